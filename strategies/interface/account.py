@@ -1,0 +1,212 @@
+"""The interface that every strategy implements: accounts of integer money, receipts, op ids, deadlines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+
+from strategies.interface.capabilities import Capabilities
+from strategies.interface.errors import Rejected
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+MAX_ACCOUNT_BYTES = 256
+"""The longest account id, in bytes of UTF-8."""
+
+MAX_MONEY = 2**53 - 1
+"""The largest amount and balance, in minor units: the largest integer up to which every backend
+counts exactly (Redis runs its scripts on Lua 5.1, whose numbers are IEEE doubles)."""
+
+DEDUP_WINDOW = 10_000
+"""How many op-id numbers, counted back from the highest seen, are remembered per session."""
+
+
+class Receipt(NamedTuple):
+    """A certificate of one account's state after one change.
+
+    A checker can replay a history from receipts alone, in linear time.
+    """
+
+    seq: int
+    """Changes applied to the account since it was opened: gap-free, 1 for the opening."""
+    balance: int
+    """Minor units, after that change."""
+    epoch: int
+    """Microseconds since 1970 at which the account's owner came to be: it rises when the owner is replaced."""
+
+
+class OpId(NamedTuple):
+    """Names an operation across resends: a client's own session, and a number rising within it."""
+
+    session: str
+    number: int
+
+
+class Function(StrEnum):
+    """The operations that change an account, and the one that only reads."""
+
+    OPEN_ACCOUNT = "open_account"
+    DEPOSIT = "deposit"
+    WITHDRAW = "withdraw"
+    TRANSFER = "transfer"
+    BALANCE = "balance"
+
+
+class Operation(NamedTuple):
+    """One call as a value, for `Batched.apply` and `Pipelined.submit`."""
+
+    function: Function
+    account: str
+    amount: int = 0
+    target: str | None = None
+    op_id: OpId | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The resources that a strategy is opened on. Whoever makes the context owns them."""
+
+    client: Client | None = None
+    redis_url: str | None = field(default=None, repr=False)  # may hold a password
+    directory: Path | None = None
+    timeout_s: float = 5.0
+    """The deadline of every call, `open` included."""
+    bank: str = "bank"
+    """Which set of accounts: two opens of one bank on the same resources see the same accounts."""
+    variant: str | None = None
+    """One of `Capabilities.variants`; None for the strategy's default."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_s < float("inf"):
+            raise ValueError(f"timeout_s must be a positive number of seconds, not {self.timeout_s}")
+        if not self.bank:
+            raise ValueError("bank must be a non-empty name")
+
+
+class Accounts(ABC):
+    """One handle on one bank.
+
+    Handles may be shared by threads. A handle can be pickled and used inside a Dask task where
+    `Caller.TASK` is claimed. Every call ends within `Context.timeout_s`, by a receipt or by one of
+    the errors drawn in `strategies.interface.errors`.
+
+    `op_id` is `(session, number)`. Where `Retries.SAFE_WITH_OP_ID` is claimed, an operation sent
+    again with its op id has its effect once and gets its first receipt; a rejection is as sticky;
+    another payload under the same id is `OperationMismatch`; an id more than `DEDUP_WINDOW`
+    numbers behind its session's highest is `OperationExpired`. Without an op id, a call sent
+    again is another operation. What is remembered of a session lives as long as the state it
+    protects: use one session per client, not one per call.
+    """
+
+    name: ClassVar[str]
+    """The strategy's name: that of its module."""
+
+    capabilities: ClassVar[Capabilities]
+    """What is claimed, by every variant unless `claims` says otherwise."""
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def claims(cls, variant: str) -> Capabilities:
+        """What this variant claims."""
+        return cls.capabilities
+
+    @classmethod
+    @abstractmethod
+    def open(cls, context: Context) -> Self:
+        """Attach to the resources in the context, and create what the strategy owns.
+
+        Starts no server and no cluster. State that was lost starts again, blank.
+
+        Raises:
+            ValueError: the context lacks a resource, or names no variant of this strategy.
+            Unavailable: a resource does not answer, or refuses.
+        """
+
+    @abstractmethod
+    def open_account(self, account: str, opening: int = 0, *, op_id: tuple[str, int] | None = None) -> Receipt:
+        """Open an account with a balance of `opening` (0 or more); its receipt has `seq` 1.
+
+        Raises:
+            AccountExists: it was opened before.
+            InvalidAmount: `opening` is negative or above `MAX_MONEY`.
+        """
+
+    @abstractmethod
+    def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
+        """Add `amount` (1 or more).
+
+        Raises:
+            UnknownAccount: it was never opened.
+            InvalidAmount: `amount` is below 1, or the balance would pass `MAX_MONEY`.
+        """
+
+    @abstractmethod
+    def withdraw(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
+        """Take `amount` (1 or more); the balance never goes below zero.
+
+        Raises:
+            UnknownAccount: it was never opened.
+            InvalidAmount: `amount` is below 1 or above `MAX_MONEY`.
+            InsufficientFunds: the balance is smaller than `amount`.
+        """
+
+    @abstractmethod
+    def transfer(
+        self, source: str, target: str, amount: int, *, op_id: tuple[str, int] | None = None
+    ) -> tuple[Receipt, Receipt]:
+        """Move `amount` (1 or more): both legs or neither. The receipts are the source's and the target's.
+
+        Raises:
+            OutOfScope: the pair is wider than `Capabilities.transfers` claims.
+            UnknownAccount, InvalidAmount, InsufficientFunds: as for the legs.
+        """
+
+    @abstractmethod
+    def balance(self, account: str) -> Receipt:
+        """Read the receipt of the latest change. Changes nothing, so it never raises `Indeterminate`.
+
+        Raises:
+            UnknownAccount: it was never opened.
+        """
+
+    @abstractmethod
+    def snapshot(self) -> dict[str, Receipt]:
+        """Read every account: the audit after a run.
+
+        One consistent cut only where nothing changes meanwhile. Raises `StateLost` if any part is lost.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release this handle; destroy no state. Idempotent. Later calls raise `Unavailable`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Batched(ABC):
+    """Claimed, by inheritance, where one message carries many operations natively; never a loop in disguise."""
+
+    @abstractmethod
+    def apply(self, operations: Sequence[Operation]) -> list[Receipt | Rejected]:
+        """Apply in order per account; answer by position, when applied and not when queued."""
+
+
+class Pipelined(ABC):
+    """Claimed, by inheritance, where many operations of one caller can be in flight natively."""
+
+    @abstractmethod
+    def submit(self, operation: Operation) -> Future[Receipt]:
+        """Send and return at once."""

@@ -1,0 +1,118 @@
+"""This process's way into the Dask cluster: one message, one answer, within a deadline, and its fate.
+
+Goes through the connection pools of the client or worker that lives here, so that the cluster's
+own protocol, TLS settings and serializers apply. `distributed.actor.Actor` is not used for calls:
+it calls again by itself after an OSError, so that one call can have two effects, and it never
+resolves when the answer is not one that it knows.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from strategies.support.fates import NotAnswered, NotSent
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed.core import ConnectionPool
+    from tornado.ioloop import IOLoop
+
+
+class NoCluster(RuntimeError):
+    """This process has neither a Dask worker nor a Dask client."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The pool, loop and scheduler of the client or worker in this process."""
+
+    pool: ConnectionPool
+    loop: IOLoop
+    scheduler: str
+    in_worker: bool
+
+    @classmethod
+    def of_client(cls, client: Client) -> Cluster:
+        if client.asynchronous:
+            raise ValueError("strategies block, so they need a synchronous client; open one with asynchronous=False")
+        if client.scheduler is None or client.status != "running":
+            raise NoCluster(f"the Dask client is {client.status}; open another")
+        return cls(pool=client.rpc, loop=client.loop, scheduler=client.scheduler.addr, in_worker=False)
+
+    @classmethod
+    def here(cls) -> Cluster:
+        """That of the task this runs in, else that of the process's current client.
+
+        Raises:
+            NoCluster: there is neither.
+        """
+        from distributed import get_client, get_worker
+
+        try:
+            worker = get_worker()
+        except ValueError:
+            pass
+        else:
+            return cls(pool=worker.rpc, loop=worker.loop, scheduler=worker.scheduler.addr, in_worker=True)
+        try:
+            return cls.of_client(get_client())
+        except ValueError:
+            raise NoCluster("there is no Dask worker or client in this process; connect a Client first") from None
+
+    def ask(self, address: str, deadline: float, *, connect_s: float | None = None, **message: Any) -> Any:
+        """Send `message` (its `op` names the handler) to `address` and return the answer.
+
+        `deadline` is a reading of `time.monotonic()`; `connect_s` can end the attempt to connect
+        sooner. An exception that the handler did not catch
+        is raised here as it was there.
+
+        Raises:
+            NotSent: no connection, or the deadline had passed.
+            NotAnswered: the connection broke, or the deadline passed, after sending began.
+        """
+        from distributed.utils import sync
+
+        # Taken once, by the exchange when it begins to send or by the caller when it gives up:
+        # so a call that was given up before it was sent can never be sent afterwards.
+        fate = threading.Lock()
+
+        async def exchange() -> Any:
+            comm = await self.pool.connect(address, timeout=connect_s)
+            try:
+                if not fate.acquire(blocking=False):
+                    raise TimeoutError
+                return await _send_and_receive(comm, message)
+            finally:
+                self.pool.reuse(address, comm)
+
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise NotSent("the deadline had passed")
+        try:
+            return sync(self.loop, exchange, callback_timeout=remaining_s)
+        except OSError as error:
+            problem = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            unsent = fate.acquire(blocking=False)
+            raise (NotSent if unsent else NotAnswered)(f"{address}: {problem}") from error
+        except RuntimeError as error:
+            # A closed connection pool or event loop; or the handler's own error, which came after sending.
+            if fate.acquire(blocking=False):
+                raise NotSent(f"this process has left the cluster: {error}") from error
+            raise
+
+    def ask_scheduler(self, deadline: float, **message: Any) -> Any:
+        """`ask` for a question to the scheduler that changes nothing: no answer is `NotSent` too."""
+        try:
+            return self.ask(self.scheduler, deadline, **message)
+        except NotAnswered as error:
+            raise NotSent(f"the scheduler at {error}") from error
+
+
+async def _send_and_receive(comm: Any, message: dict[str, Any]) -> Any:
+    from distributed.core import send_recv
+
+    return await send_recv(comm, **message)
+

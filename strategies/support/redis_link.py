@@ -1,0 +1,147 @@
+"""Connections to a Redis or Valkey server: one command, one reply, within a deadline, and its fate.
+
+redis-py's connections and parser, without its client: that sends a command again by itself after an
+error (an `INCR` counted twice in one call), and cannot say whether the first one had been sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from redis import connection as redis_connection
+from redis import exceptions
+
+from strategies.support.fates import NotAnswered, NotSent
+
+_MAX_IDLE = 64
+"""Connections kept for reuse; there are never more than concurrent callers."""
+
+REFUSALS = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
+"""Replies that redis-py files under broken connections: the server answered, and did nothing."""
+
+
+class _Deadlined:
+    """Makes every read of a connection, those of its handshake included, end at one deadline."""
+
+    deadline = float("inf")
+
+    def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
+        options["timeout"] = max(self.deadline - time.monotonic(), 0.001)
+        return super().read_response(disable_decoding, **options)  # type: ignore[misc]
+
+
+class _Tcp(_Deadlined, redis_connection.Connection):
+    pass
+
+
+class _Tls(_Deadlined, redis_connection.SSLConnection):
+    pass
+
+
+class _Unix(_Deadlined, redis_connection.UnixDomainSocketConnection):
+    pass
+
+
+_DEADLINED = {
+    redis_connection.Connection: _Tcp,
+    redis_connection.SSLConnection: _Tls,
+    redis_connection.UnixDomainSocketConnection: _Unix,
+}
+
+
+class RedisLink:
+    """The way to one server from one process; shared by its threads."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        """Connects when first used.
+
+        Raises:
+            ValueError: the URL is not one of redis://, rediss:// or unix://, or has an option that nobody knows.
+        """
+        options = redis_connection.parse_url(url)
+        self._make = _DEADLINED[options.pop("connection_class", redis_connection.Connection)]
+        options.update(
+            protocol=2,  # no HELLO, no push messages: one reply per command
+            driver_info=None,  # no CLIENT SETINFO round trips
+            retry=None,
+            retry_on_timeout=False,
+            health_check_interval=0,
+            decode_responses=False,
+            socket_timeout=timeout_s,
+        )
+        self._options = options
+        self._idle: deque[Any] = deque()
+        try:
+            self._make(**options)
+        except TypeError as error:
+            raise ValueError(f"the Redis URL has an option that redis-py does not know: {error}") from None
+
+    def execute(self, deadline: float, *command: Any) -> Any:
+        """Send the command and return the server's reply.
+
+        `deadline` is a reading of `time.monotonic()`.
+
+        Raises:
+            redis.exceptions.ResponseError, or one of `REFUSALS`: what the server replied.
+            NotSent: no connection.
+            NotAnswered: the connection broke, or the deadline passed, after sending began.
+        """
+        connection = self._connected(deadline)
+        try:
+            connection.send_command(*command, check_health=False)
+            reply = connection.read_response()
+        except (exceptions.ResponseError, *REFUSALS):
+            self._keep(connection)
+            raise
+        except (exceptions.RedisError, OSError) as error:
+            connection.disconnect()
+            raise NotAnswered(str(error)) from error
+        except BaseException:
+            connection.disconnect()  # a reply may be on its way that nobody will read
+            raise
+        self._keep(connection)
+        return reply
+
+    def close(self) -> None:
+        """Close idle connections; those in use close when their call ends."""
+        while self._idle:
+            self._idle.pop().disconnect()
+
+    def _connected(self, deadline: float) -> Any:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise NotSent("the deadline had passed")
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._make(**self._options)
+        connection.deadline = deadline
+        try:
+            # An idle connection has nothing to read, unless the server hung up meanwhile.
+            if connection.is_connected and _readable(connection):
+                connection.disconnect()
+            if not connection.is_connected:
+                connection.socket_connect_timeout = remaining_s
+                connection.connect()
+        except REFUSALS:
+            connection.disconnect()
+            raise
+        except (exceptions.RedisError, OSError) as error:
+            connection.disconnect()
+            raise NotSent(str(error)) from error
+        return connection
+
+    def _keep(self, connection: Any) -> None:
+        if connection.is_connected and len(self._idle) < _MAX_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.disconnect()
+
+
+def _readable(connection: Any) -> bool:
+    try:
+        return bool(connection.can_read())
+    except (exceptions.RedisError, OSError):
+        return True
