@@ -1,0 +1,215 @@
+"""The resources a cell needs: a Dask cluster and Redis servers, raised when first needed, torn down together."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from benchmarks.harness.redis_server import RedisServer, ServerMissing, find_program
+from strategies.interface import Capabilities, Context, Durability, Resource
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+
+WORKERS = 4
+THREADS_PER_WORKER = 2
+_CONNECT_S = 10.0
+_WORKERS_BACK_S = 60.0
+
+
+class ResourceError(RuntimeError):
+    """A resource that the user named cannot be used; the message says what to do."""
+
+
+class Environment:
+    """What cells run in: one Dask cluster, and one Redis server per durability class.
+
+    Each is the user's own (`scheduler`, `redis_url`) or raised by the harness when first needed;
+    only what the harness raised is ever killed. Use as a context manager, from the main thread:
+    the servers end with the thread that started them.
+    """
+
+    def __init__(self, *, scheduler: str | None = None, redis_url: str | None = None, workers: int = WORKERS) -> None:
+        self._scheduler = scheduler
+        self._redis_url = redis_url
+        self._workers = workers
+        self._stack = ExitStack()
+        self._client: Client | None = None
+        self._cluster: LocalCluster | None = None
+        self._servers: dict[Durability, RedisServer] = {}
+        self._users_durability: Durability | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            if self._scheduler is not None:
+                self._connect_to_users_cluster(self._scheduler)
+            if self._redis_url is not None:
+                self._users_durability = _durability_of(self._redis_url)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    # -- what cells ask for ----------------------------------------------------------------------
+
+    def missing(self, claims: Capabilities) -> str | None:
+        """Why a strategy with these claims cannot be opened here, with the command that helps; None if it can."""
+        if Resource.REDIS in claims.needs:
+            if self._redis_url is None:
+                try:
+                    find_program()
+                except ServerMissing as error:
+                    return str(error)
+            elif self._users_durability not in (None, claims.durability):
+                return (
+                    f"the given Redis server keeps the promise {self._users_durability}, not {claims.durability}; "
+                    f"change its appendonly and appendfsync by CONFIG SET, or leave --redis-url out"
+                )
+        return None
+
+    def context(self, claims: Capabilities, variant: str, bank: str, timeout_s: float) -> Context:
+        """Everything that a strategy with these claims needs to be opened."""
+        return Context(
+            client=self.client if Resource.DASK in claims.needs or claims.callers else None,
+            redis_url=self._url(claims.durability) if Resource.REDIS in claims.needs else None,
+            timeout_s=timeout_s,
+            bank=bank,
+            variant=variant,
+        )
+
+    @property
+    def client(self) -> Client:
+        """The driver's Dask client; raises a local cluster when first asked for."""
+        if self._client is None:
+            self._raise_cluster()
+        assert self._client is not None
+        return self._client
+
+    # -- what faults ask for ---------------------------------------------------------------------
+
+    @property
+    def owns_cluster(self) -> bool:
+        """Whether the harness may kill workers."""
+        return self._scheduler is None
+
+    @property
+    def owns_redis(self) -> bool:
+        """Whether the harness may kill Redis servers."""
+        return self._redis_url is None
+
+    def redis_server(self, durability: Durability) -> RedisServer:
+        """The harness's own server of this class, started when first asked for."""
+        if durability not in self._servers:
+            self._servers[durability] = self._stack.enter_context(RedisServer(durability))
+        return self._servers[durability]
+
+    def workers_with_actors(self) -> list[str]:
+        """Addresses of the workers that hold actors' state, sorted."""
+        _ = self.client
+        assert self._cluster is not None
+        return sorted(address for address, worker in self._cluster.scheduler.workers.items() if worker.actors)
+
+    def worker_pids(self) -> dict[str, int]:
+        """Process ids of the harness's own workers, by address."""
+        _ = self.client
+        assert self._cluster is not None
+        return {nanny.worker_address: nanny.pid for nanny in self._cluster.workers.values() if nanny.pid}
+
+    def await_workers(self) -> None:
+        """Wait until as many workers as were raised are there again (a nanny replaces one that died)."""
+        self.client.wait_for_workers(self._workers, timeout=_WORKERS_BACK_S)
+
+    def drop_actors(self) -> None:
+        """Let go of every actor that strategies published, so that trials do not pile up on the workers."""
+        if self._client is not None and self.owns_cluster:
+            names = list(self._client.list_datasets())
+            if names:
+                self._client.unpublish_dataset(names)
+
+    # -- raising ---------------------------------------------------------------------------------
+
+    def _url(self, durability: Durability) -> str:
+        return self._redis_url or self.redis_server(durability).url
+
+    def _raise_cluster(self) -> None:
+        from distributed import Client, LocalCluster
+
+        scratch = self._stack.enter_context(TemporaryDirectory(prefix="dask-state-bench-dask-", ignore_cleanup_errors=True))
+        self._cluster = self._stack.enter_context(
+            LocalCluster(
+                n_workers=self._workers,
+                threads_per_worker=THREADS_PER_WORKER,
+                host="127.0.0.1",
+                dashboard_address=None,
+                local_directory=scratch,
+                silence_logs=logging.CRITICAL,
+            )
+        )
+        self._client = self._stack.enter_context(Client(self._cluster))
+
+    def _connect_to_users_cluster(self, address: str) -> None:
+        from distributed import Client
+
+        try:
+            self._client = self._stack.enter_context(Client(address, timeout=_CONNECT_S))
+        except (OSError, ValueError) as error:
+            raise ResourceError(f"no Dask scheduler answers at {address} within {_CONNECT_S:.0f} s; check --scheduler") from error
+        lacking = [worker for worker, found in self._client.run(_strategies_importable).items() if not found]
+        if lacking:
+            raise ResourceError(
+                f"{len(lacking)} workers of {address} cannot import `strategies`; install this package on them "
+                f"(pip install dask-state-bench, or from a clone: pip install .)"
+            )
+
+
+def _strategies_importable() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("strategies") is not None
+
+
+def _durability_of(url: str) -> Durability | None:
+    """The durability class that the user's server is set for; None where it does not say.
+
+    Raises:
+        ResourceError: it cannot be reached, or refuses.
+    """
+    import redis
+
+    try:
+        with redis.Redis.from_url(url, socket_timeout=_CONNECT_S, socket_connect_timeout=_CONNECT_S, retry=None) as server:
+            server.ping()
+            try:
+                settings = server.config_get("append*")
+            except redis.ResponseError:
+                return None
+    except ValueError as error:
+        raise ResourceError(f"--redis-url is not usable: {error}") from None
+    except redis.RedisError as error:
+        raise ResourceError(f"the Redis server at {without_secret(url)} cannot be used: {error}; check --redis-url") from None
+    set_as = (_text(settings["appendonly"]), _text(settings["appendfsync"]))
+    if set_as[0] == "no":
+        return Durability.VOLATILE
+    return {"everysec": Durability.PROCESS_CRASH, "always": Durability.POWER_LOSS}.get(set_as[1])
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def without_secret(url: str) -> str:
+    """The URL with its user, password and options left out."""
+    parts = urlsplit(url)
+    where = parts.hostname or ""
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        port = ""
+    return f"{parts.scheme}://{where}{port}{parts.path}"

@@ -1,0 +1,23 @@
+"""One environment for the whole session: raising a cluster takes seconds, a test milliseconds."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.harness.environment import Environment
+
+
+@pytest.fixture(scope="session")
+def environment() -> Iterator[Environment]:
+    """A Dask cluster of four worker processes and a Redis server per durability class, each raised when first used."""
+    with Environment() as raised:
+        yield raised
+
+
+@pytest.fixture
+def bank() -> str:
+    """A name that no other test uses: a bank is blank when it is first opened."""
+    return f"test-{uuid.uuid4().hex}"
