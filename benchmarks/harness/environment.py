@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from benchmarks.harness.redis_server import RedisServer, ServerMissing, find_program
 from strategies.interface import Capabilities, Context, Durability, Resource
@@ -122,6 +125,12 @@ class Environment:
         assert self._cluster is not None
         return {nanny.worker_address: nanny.pid for nanny in self._cluster.workers.values() if nanny.pid}
 
+    def pids(self) -> list[int]:
+        """Process ids of the driver and of everything the harness raised."""
+        servers = [server.pid for server in self._servers.values()]
+        workers = list(self.worker_pids().values()) if self._cluster is not None else []
+        return [os.getpid(), *workers, *servers]
+
     def await_workers(self) -> None:
         """Wait until as many workers as were raised are there again (a nanny replaces one that died)."""
         self.client.wait_for_workers(self._workers, timeout=_WORKERS_BACK_S)
@@ -142,17 +151,25 @@ class Environment:
         from distributed import Client, LocalCluster
 
         scratch = self._stack.enter_context(TemporaryDirectory(prefix="dask-state-bench-dask-", ignore_cleanup_errors=True))
-        self._cluster = self._stack.enter_context(
-            LocalCluster(
-                n_workers=self._workers,
-                threads_per_worker=THREADS_PER_WORKER,
-                host="127.0.0.1",
-                dashboard_address=None,
-                local_directory=scratch,
-                silence_logs=logging.CRITICAL,
+        with _interrupts_blocked():
+            self._cluster = self._stack.enter_context(
+                LocalCluster(
+                    n_workers=self._workers,
+                    threads_per_worker=THREADS_PER_WORKER,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    local_directory=scratch,
+                    silence_logs=logging.CRITICAL,
+                )
             )
-        )
         self._client = self._stack.enter_context(Client(self._cluster))
+
+    def redacted(self, text: str) -> str:
+        """The text without the secrets that the harness was given."""
+        secret = urlsplit(self._redis_url or "").password
+        for form in filter(None, {secret, unquote(secret or "")}):
+            text = text.replace(form, "***")
+        return text
 
     def _connect_to_users_cluster(self, address: str) -> None:
         from distributed import Client
@@ -167,6 +184,19 @@ class Environment:
                 f"{len(lacking)} workers of {address} cannot import `strategies`; install this package on them "
                 f"(pip install dask-state-bench, or from a clone: pip install .)"
             )
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep Ctrl-C from processes started meanwhile, or later by threads started meanwhile.
+
+    A terminal sends it to the whole process group; the harness alone decides how its workers end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _strategies_importable() -> bool:

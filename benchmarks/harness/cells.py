@@ -1,0 +1,96 @@
+"""Which cells there are, and which of them can be run: claims decide, names never do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from benchmarks.harness import faults
+from benchmarks.harness.environment import Environment
+from benchmarks.harness.workloads import UNIT_DEPOSITS
+from strategies.interface import Accounts, Caller, Capabilities, Fault, load
+
+
+class Status(StrEnum):
+    """What became of a cell's trial. Four different things, in every table and plot."""
+
+    OK = "ok"
+    NOT_APPLICABLE = "not_applicable"
+    RESOURCE_MISSING = "resource_missing"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure."""
+
+    strategy: str
+    """A name that `strategies.interface.load` understands."""
+    variant: str
+    workload: str
+    caller: Caller
+    clients: int
+    fault: Fault | None = None
+
+    @property
+    def accounts(self) -> type[Accounts]:
+        """The strategy's class."""
+        return load(self.strategy)
+
+    @property
+    def claims(self) -> Capabilities:
+        """What is claimed for this variant."""
+        return self.accounts.claims(self.variant)
+
+    @property
+    def row(self) -> str:
+        """The strategy's name and variant, as tables show it."""
+        return f"{self.accounts.name}:{self.variant}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a cell can be measured here; if not, why not, or what is missing."""
+
+    status: Status
+    """`OK` to run it, else `NOT_APPLICABLE` or `RESOURCE_MISSING`."""
+    reason: str | None = None
+
+
+def decide(cell: Cell, environment: Environment) -> Decision:
+    """From the claims and the environment alone."""
+    claims = cell.claims
+    if cell.caller not in claims.callers:
+        return Decision(Status.NOT_APPLICABLE, f"{cell.row} claims no calls from a {cell.caller}")
+    if cell.fault is not None:
+        out_of_reach = faults.load(cell.fault).out_of_reach(claims)
+        if out_of_reach:
+            return Decision(Status.NOT_APPLICABLE, out_of_reach)
+    missing = environment.missing(claims)
+    if missing is None and cell.fault is not None:
+        missing = faults.load(cell.fault).missing(environment)
+    if missing:
+        return Decision(Status.RESOURCE_MISSING, missing)
+    return Decision(Status.OK)
+
+
+def speed_cells(
+    rows: Iterable[tuple[str, str]], workloads: Sequence[str], callers: Sequence[Caller], clients: int
+) -> list[Cell]:
+    """Every strategy's variant × workload × caller."""
+    return [
+        Cell(strategy, variant, workload, caller, clients)
+        for strategy, variant in rows
+        for workload in workloads
+        for caller in callers
+    ]
+
+
+def fault_cells(rows: Iterable[tuple[str, str]], wanted: Sequence[Fault]) -> list[Cell]:
+    """Every strategy's variant × fault: claims are what to expect, not what to select by."""
+    return [
+        Cell(strategy, variant, UNIT_DEPOSITS.name, Caller.DRIVER, UNIT_DEPOSITS.accounts, fault)
+        for strategy, variant in rows
+        for fault in wanted
+    ]
