@@ -14,12 +14,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
-from benchmarks.harness import cells, measure, report, workloads
+from benchmarks.harness import baselines, cells, measure, report, workloads
 from benchmarks.harness.cells import Cell, Status
 from benchmarks.harness.environment import Environment, ResourceError, without_secret
 from benchmarks.harness.measure import QUICK, Settings, trial_seed
-from benchmarks.harness.records import Run, RunError, Trial, read
+from benchmarks.harness.records import Run, RunError, Trial, git_commit, machine, read, versions
 from strategies.interface import Caller, Fault, UnknownStrategy, load, names
 
 RUNS = Path("results/runs")
@@ -190,6 +191,28 @@ def write_report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A r
         _fail(error)
     print((folder / "table.md").read_text())
     print(f"Report: {page}")
+
+
+@app.command()
+def scoreboard(
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Measure strategies beside the same calls written by hand, in one run."""
+    _quiet_dask()
+    try:
+        with Environment() as environment:
+            rows = baselines.scoreboard(environment, seed)
+    except ResourceError as error:
+        _fail(error)
+    if as_json:
+        about = {"commit": git_commit(), "seed": seed, "machine": machine(), "versions": versions()}
+        print(json.dumps({**about, "scoreboard": [asdict(row) for row in rows]}, indent=2))
+        return
+    table = Table("row", "ratio", "95 % interval", "target", "verdict")
+    for row in rows:
+        table.add_row(row.row, f"{row.ratio:.3f}", f"{row.low:.3f}–{row.high:.3f}", f"≥ {row.target}", row.verdict)
+    Console().print(table)
 
 
 def _measure_all(plan: Plan, recorded: Run, environment: Environment) -> list[Trial]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ WORKERS = 4
 THREADS_PER_WORKER = 2
 _CONNECT_S = 10.0
 _WORKERS_BACK_S = 60.0
+_POLL_S = 0.02
 
 
 class ResourceError(RuntimeError):
@@ -132,8 +134,33 @@ class Environment:
         return [os.getpid(), *workers, *servers]
 
     def await_workers(self) -> None:
-        """Wait until as many workers as were raised are there again (a nanny replaces one that died)."""
-        self.client.wait_for_workers(self._workers, timeout=_WORKERS_BACK_S)
+        """Wait until as many workers as were raised are there again, and their nannies know it.
+
+        A nanny replaces its worker when that dies, but gives up when that dies before the nanny has
+        heard of its start; then the cluster is told to make up the number.
+
+        Raises:
+            TimeoutError: they did not come back.
+        """
+        if self._cluster is None:
+            return
+        deadline = time.monotonic() + _WORKERS_BACK_S
+        while not self._all_workers_run():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"fewer than {self._workers} workers run {_WORKERS_BACK_S:.0f} s after a fault")
+            if len(self._cluster.workers) < self._workers:
+                self._cluster.scale(self._workers)
+            time.sleep(_POLL_S)
+
+    def _all_workers_run(self) -> bool:
+        assert self._cluster is not None
+        nannies = list(self._cluster.workers.values())
+        processes = [nanny.process for nanny in nannies]
+        return (
+            len(nannies) == len(self._cluster.scheduler.workers) == self._workers
+            and all(process is not None and process.status.name == "running" for process in processes)
+            and {nanny.worker_address for nanny in nannies} == set(self._cluster.scheduler.workers)
+        )
 
     def drop_actors(self) -> None:
         """Let go of every actor that strategies published, so that trials do not pile up on the workers."""
