@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _OLDEST_SERVER = (6, 2)
 
-_CHANGE = """
+CHANGE_SCRIPT = """
 -- KEYS: bank's epoch, set of all accounts, session, account, target account
 -- ARGV: epoch, function, amount, number in the session or '', account, target account
 -- A reply is 'seq balance', twice for a transfer, or '-' and the name of an error.
@@ -132,7 +132,7 @@ end
 return reply
 """.replace("@WINDOW@", str(DEDUP_WINDOW)).replace("@MAX_MONEY@", str(MAX_MONEY))
 
-_READ = """
+_READ_SCRIPT = """
 -- KEYS: bank's epoch, then accounts. ARGV: epoch
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'-StateLost'} end
 local replies = {}
@@ -143,7 +143,7 @@ end
 return replies
 """
 
-_OPEN = """
+_OPEN_SCRIPT = """
 -- KEYS: bank's epoch. ARGV: the epoch of a bank that starts now
 return redis.call('GET', KEYS[1]) or (redis.call('SET', KEYS[1], ARGV[1]) and ARGV[1])
 """
@@ -176,7 +176,7 @@ class _Script:
         self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
-_CHANGE_SCRIPT, _READ_SCRIPT, _OPEN_SCRIPT = _Script(_CHANGE), _Script(_READ), _Script(_OPEN)
+_CHANGE, _READ, _OPEN = _Script(CHANGE_SCRIPT), _Script(_READ_SCRIPT), _Script(_OPEN_SCRIPT)
 
 
 class RedisLua(Accounts):
@@ -234,7 +234,7 @@ class RedisLua(Accounts):
         try:
             deadline = time.monotonic() + context.timeout_s
             accounts._check_server(context.variant, deadline)
-            epoch = accounts._run("open", _OPEN_SCRIPT, [accounts._epoch_key], [accounts._epoch], deadline, changes=False)
+            epoch = accounts._run("open", _OPEN, [accounts._epoch_key], [accounts._epoch], deadline, changes=False)
         except BaseException:
             accounts.close()
             raise
@@ -290,14 +290,14 @@ class RedisLua(Accounts):
             self._account_prefix + target,
         )
         args = (self._epoch, function, amount, number, account, target)
-        reply: bytes = self._run(function, _CHANGE_SCRIPT, keys, args, time.monotonic() + self._timeout_s, changes=True)
+        reply: bytes = self._run(function, _CHANGE, keys, args, time.monotonic() + self._timeout_s, changes=True)
         if reply[0] == _MINUS:
             raise _error(reply, f"{function} on {account!r}")
         return reply
 
     def _read(self, accounts: Sequence[str], deadline: float) -> list[Receipt]:
         keys = [self._epoch_key, *(self._account_prefix + account for account in accounts)]
-        replies = self._run("balance", _READ_SCRIPT, keys, (self._epoch,), deadline, changes=False)
+        replies = self._run("balance", _READ, keys, (self._epoch,), deadline, changes=False)
         for account, reply in zip(accounts, replies, strict=False):
             if reply[0] == _MINUS:
                 raise _error(reply, f"balance of {account!r}")

@@ -51,26 +51,23 @@ def tables(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def summary_table(trials: Sequence[Trial]) -> str:
-    """One row per strategy and variant: speed from driver and tasks, and what faults left. For the README."""
-    columns: list[tuple[str, Callable[[str, str], str]]] = []
+def summary_table(trials: Sequence[Trial], workload: str) -> str:
+    """One row per strategy and variant: its speed on one workload, and what faults left of the money."""
     by_cell = _by_cell(trials)
-    for caller in _present(trial.caller for trial in trials if trial.fault is None):
-        for metric in (_OPS, _P50, _P99):
-            columns.append(
-                (f"{metric.title}, {caller}", lambda strategy, variant, caller=caller, metric=metric: _entry(
-                    by_cell.get((strategy, variant, "ycsb_a", caller, None), ()), metric
-                ))
-            )
-    for fault in _present(trial.fault for trial in trials):
-        columns.append(
-            (f"lost by `{fault}`", lambda strategy, variant, fault=fault: _lost(_of_fault(by_cell, strategy, variant, fault)))
-        )
-    header = ["strategy", "durability", *(title for title, _ in columns)]
-    rows = [
-        [f"`{strategy}` {variant}", durability, *(entry(strategy, variant) for _, entry in columns)]
-        for strategy, variant, durability in _rows(trials)
-    ]
+    callers = _present(trial.caller for trial in trials if trial.fault is None and trial.workload == workload)
+    faults = _present(trial.fault for trial in trials)
+    header = ["strategy", "durability"]
+    header += [f"{metric.title}, {caller}" for caller in callers for metric in _SPEED]
+    header += [f"deposits lost by `{fault}`" for fault in faults]
+    rows = []
+    for strategy, variant, durability in _rows(trials):
+        speeds = [
+            _entry(by_cell.get((strategy, variant, workload, caller, None), ()), metric)
+            for caller in callers
+            for metric in _SPEED
+        ]
+        lost = [_lost(_of_fault(by_cell, strategy, variant, fault)) for fault in faults]
+        rows.append([f"`{strategy}` {variant}", durability, *speeds, *lost])
     return "\n".join(_markdown([header, *rows]))
 
 
