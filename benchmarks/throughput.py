@@ -10,7 +10,9 @@ from benchmarks.harness import asv_cells
 class Throughput(asv_cells.Speed):
     """Closed loop, four callers. Gate on seconds: asv takes less for better, always."""
 
-    def track_seconds_per_call(self, cache: asv_cells.Cache, strategy: str, workload: str, caller: str) -> dict[str, Any]:
+    def track_seconds_per_call(
+        self, cache: asv_cells.Cache, strategy: str, workload: str, caller: str
+    ) -> dict[str, Any]:
         """Time of the trial over its calls."""
         return {"samples": [1 / value for value in self.samples("ops_per_s")["samples"]], "number": 1}
 

@@ -170,7 +170,9 @@ class _FromTask(Accounts):
             raise Unavailable(f"{function} did not reach the driver: {error}; send it again") from error
         except NotAnswered as error:
             if changes:
-                raise Indeterminate(f"the driver did not answer {function}: {error}; send it again with its op id") from error
+                raise Indeterminate(
+                    f"the driver did not answer {function}: {error}; send it again with its op id"
+                ) from error
             raise Unavailable(f"the driver did not answer {function}: {error}; send it again") from error
         outcome = answer["outcome"]
         if isinstance(outcome, AccountError):

@@ -159,7 +159,8 @@ _SENTENCES = {
 }
 
 _NO_EFFECT = frozenset(
-    "OOM READONLY NOPERM MISCONF BUSY LOADING NOREPLICAS MASTERDOWN CLUSTERDOWN MOVED CROSSSLOT".split()
+    {"OOM", "READONLY", "NOPERM", "MISCONF", "BUSY", "LOADING", "NOREPLICAS"}
+    | {"MASTERDOWN", "CLUSTERDOWN", "MOVED", "CROSSSLOT"}
 )
 """Codes with which a server refuses a script, or its first write, before anything is changed."""
 
@@ -267,7 +268,9 @@ class RedisLua(Accounts):
         receipts: dict[str, Receipt] = {}
         cursor = b"0"
         while True:  # ends with the cursor, or with the deadline
-            cursor, page = self._execute("snapshot", deadline, "SSCAN", self._index_key, cursor, "COUNT", _PAGE, changes=False)
+            cursor, page = self._execute(
+                "snapshot", deadline, "SSCAN", self._index_key, cursor, "COUNT", _PAGE, changes=False
+            )
             accounts = [name.decode() for name in page]
             receipts.update(zip(accounts, self._read(accounts, deadline), strict=True))
             if cursor == b"0":
@@ -334,15 +337,21 @@ class RedisLua(Accounts):
         info = self._execute("open", deadline, "INFO", "server", changes=False)
         version = re.search(rb"redis_version:(\d+)\.(\d+)", info)
         if version and (int(version[1]), int(version[2])) < _OLDEST_SERVER:
-            raise Unavailable(f"the server speaks Redis {version[1].decode()}.{version[2].decode()}; 6.2 or newer is needed")
+            raise Unavailable(
+                f"the server speaks Redis {version[1].decode()}.{version[2].decode()}; 6.2 or newer is needed"
+            )
         try:
             settings = self._config("append*", deadline) | self._config("maxmemory*", deadline)
         except Unavailable:
             if variant is not None:
-                warnings.warn(f"the server does not tell its settings, so it is not known to be {variant}", RuntimeWarning, stacklevel=3)
+                warnings.warn(
+                    f"the server does not tell its settings, so it is not known to be {variant}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
             return
         if settings["maxmemory"] != "0" and settings["maxmemory-policy"].startswith("allkeys"):
-            raise Unavailable(f"the server evicts accounts when it is full; CONFIG SET maxmemory-policy noeviction")
+            raise Unavailable("the server evicts accounts when it is full; CONFIG SET maxmemory-policy noeviction")
         if variant is None:
             return
         appendonly, appendfsync = _SETTINGS[variant]

@@ -56,7 +56,13 @@ def scoreboard(environment: Environment, seed: int) -> list[Row]:
     ]
 
 
-def _row(name: str, target: float, pair: Callable[[Environment, ExitStack], tuple[Loop, Loop]], environment: Environment, seed: int) -> Row:
+def _row(
+    name: str,
+    target: float,
+    pair: Callable[[Environment, ExitStack], tuple[Loop, Loop]],
+    environment: Environment,
+    seed: int,
+) -> Row:
     with ExitStack() as stack:
         ratios = _paired_ratios(*pair(environment, stack))
     random = np.random.default_rng(seed)
@@ -165,7 +171,9 @@ def _actor_direct(environment: Environment, stack: ExitStack) -> tuple[Loop, Loo
     # An actor's calls go by the newest client of the process: both sides get this one.
     client = stack.enter_context(Client(environment.client.scheduler_info()["address"], direct_to_workers=True))
     kind = load("actor_single")
-    context = replace(environment.context(kind.claims("direct"), "direct", f"baseline-{uuid.uuid4().hex}", 5.0), client=client)
+    context = replace(
+        environment.context(kind.claims("direct"), "direct", f"baseline-{uuid.uuid4().hex}", 5.0), client=client
+    )
     return _deposits(stack.enter_context(kind.open(context))), _bare_actor(client, stack)
 
 

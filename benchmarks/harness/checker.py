@@ -60,7 +60,12 @@ def check(history: History, names: Sequence[str], opening: int, final: Mapping[s
         indeterminate=len(unknown),
         indeterminate_applied=int(unknown_applied.sum()),
         conserved=_conserved(
-            acknowledged.where(survives), unknown, unknown_applied, opening, final_balance, ok=not lost and not duplicated.any()
+            acknowledged.where(survives),
+            unknown,
+            unknown_applied,
+            opening,
+            final_balance,
+            ok=not lost and not duplicated.any(),
         ),
         linearizable=_linearizable(history, unknowns),
     )
@@ -118,14 +123,19 @@ def _linearizable(history: History, unknowns: Int64s) -> str:
 
     same = (np.diff(account) == 0) & (np.diff(epoch) == 0)
     step = np.diff(seq)
-    wrong_balance = np.where(is_read[1:], (step == 0) & (np.diff(balance) != 0), (step == 1) & (np.diff(balance) != change[1:]))
+    wrong_balance = np.where(
+        is_read[1:], (step == 0) & (np.diff(balance) != 0), (step == 1) & (np.diff(balance) != change[1:])
+    )
     if np.any(same & (wrong_balance | ((step == 0) & ~is_read[1:]))):
         return "no"  # a balance that the changes do not add up to, or two changes with one seq
 
     # The running maximum of begin times, restarted at each account: ranks keep accounts apart.
     begun = sent - sent.min()
     offset = account * (int(begun.max()) + int((done - sent.min()).max()) + 1)
-    if np.any((np.maximum.accumulate(begun + offset) - offset)[:-1][np.diff(account) == 0] > (done - sent.min())[1:][np.diff(account) == 0]):
+    if np.any(
+        (np.maximum.accumulate(begun + offset) - offset)[:-1][np.diff(account) == 0]
+        > (done - sent.min())[1:][np.diff(account) == 0]
+    ):
         return "no"
 
     # What is missing between two answers' seqs must be operations whose fate is unknown.

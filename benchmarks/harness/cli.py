@@ -131,10 +131,14 @@ def run(
         _fail(error)
     except KeyboardInterrupt:
         if recorded is not None:
-            _console.print(f"Interrupted. Continue with: python -m benchmarks run --resume {recorded.folder}", soft_wrap=True)
+            _console.print(
+                f"Interrupted. Continue with: python -m benchmarks run --resume {recorded.folder}", soft_wrap=True
+            )
         raise typer.Exit(_INTERRUPTED) from None
     if as_json:
-        print(json.dumps({"run": str(recorded.folder), **recorded.about, "trials": [asdict(trial) for trial in trials]}))
+        print(
+            json.dumps({"run": str(recorded.folder), **recorded.about, "trials": [asdict(trial) for trial in trials]})
+        )
     else:
         print((recorded.folder / "table.md").read_text())
         print(f"Run:    {recorded.folder}\nReport: {page}")
@@ -218,7 +222,13 @@ def scoreboard(
 def _measure_all(plan: Plan, recorded: Run, environment: Environment) -> list[Trial]:
     trials = read(recorded.folder)[1]
     done = {trial.key for trial in trials}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     todo = plan.trials()
     with Progress(*columns, console=_console, transient=True) as progress:
         task = progress.add_task("measuring", total=len(todo))
@@ -269,7 +279,10 @@ def _checked(wanted: Sequence[str], check: Callable[[str], object]) -> Sequence[
 
 
 def _plan_of(recorded: dict[str, Any]) -> Plan:
-    return Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()})
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
+    }
+    return Plan(**fields)
 
 
 def _command(plan: Plan, scheduler: str | None, redis_url: str | None) -> str:

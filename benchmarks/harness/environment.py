@@ -59,7 +59,9 @@ class Environment:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     # -- what cells ask for ----------------------------------------------------------------------
@@ -177,14 +179,16 @@ class Environment:
     def _raise_cluster(self) -> None:
         from distributed import Client, LocalCluster
 
-        scratch = self._stack.enter_context(TemporaryDirectory(prefix="dask-state-bench-dask-", ignore_cleanup_errors=True))
+        scratch = self._stack.enter_context(
+            TemporaryDirectory(prefix="dask-state-bench-dask-", ignore_cleanup_errors=True)
+        )
         with _interrupts_blocked():
             self._cluster = self._stack.enter_context(
                 LocalCluster(
                     n_workers=self._workers,
                     threads_per_worker=THREADS_PER_WORKER,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # without it, an HTTP server on port 8787 of every interface
                     local_directory=scratch,
                     silence_logs=logging.CRITICAL,
                 )
@@ -204,7 +208,9 @@ class Environment:
         try:
             self._client = self._stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
-            raise ResourceError(f"no Dask scheduler answers at {address} within {_CONNECT_S:.0f} s; check --scheduler") from error
+            raise ResourceError(
+                f"no Dask scheduler answers at {address} within {_CONNECT_S:.0f} s; check --scheduler"
+            ) from error
         lacking = [worker for worker, found in self._client.run(_strategies_importable).items() if not found]
         if lacking:
             raise ResourceError(
@@ -241,7 +247,9 @@ def _durability_of(url: str) -> Durability | None:
     import redis
 
     try:
-        with redis.Redis.from_url(url, socket_timeout=_CONNECT_S, socket_connect_timeout=_CONNECT_S, retry=None) as server:
+        with redis.Redis.from_url(
+            url, socket_timeout=_CONNECT_S, socket_connect_timeout=_CONNECT_S, retry=None
+        ) as server:
             server.ping()
             try:
                 settings = server.config_get("append*")
@@ -250,7 +258,9 @@ def _durability_of(url: str) -> Durability | None:
     except ValueError as error:
         raise ResourceError(f"--redis-url is not usable: {error}") from None
     except redis.RedisError as error:
-        raise ResourceError(f"the Redis server at {without_secret(url)} cannot be used: {error}; check --redis-url") from None
+        raise ResourceError(
+            f"the Redis server at {without_secret(url)} cannot be used: {error}; check --redis-url"
+        ) from None
     set_as = (_text(settings["appendonly"]), _text(settings["appendfsync"]))
     if set_as[0] == "no":
         return Durability.VOLATILE

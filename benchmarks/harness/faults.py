@@ -39,7 +39,7 @@ class FaultAction(ABC):
             NotInjected: there was nothing to break.
         """
 
-    def heal(self, environment: Environment, claims: Capabilities) -> None:
+    def heal(self, environment: Environment, claims: Capabilities) -> None:  # noqa: B027 - nothing is a remedy too
         """Bring back what an operator would bring back. What heals by itself is left alone."""
 
 

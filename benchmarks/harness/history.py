@@ -57,4 +57,5 @@ class History:
     @property
     def is_change(self) -> Bools:
         """Rows of operations that change an account."""
-        return self.function != BALANCE
+        changes: Bools = self.function != BALANCE
+        return changes

@@ -64,13 +64,12 @@ def _in_threads(
     accounts: Accounts, names: list[str], plans: list[Plan], load: Load, session: str
 ) -> list[dict[str, Any]]:
     start_ns = time.time_ns() + int(START_S * 1e9)
+
+    def run(index: int, plan: Plan) -> dict[str, Any]:
+        return drive(accounts, names, *_plain(plan, load), index, session, start_ns)
+
     with ThreadPoolExecutor(len(plans)) as threads:
-        return list(
-            threads.map(
-                lambda index: drive(accounts, names, *_plain(plans[index], load), index, session, start_ns),
-                range(len(plans)),
-            )
-        )
+        return list(threads.map(run, range(len(plans)), plans))
 
 
 def _in_tasks(
@@ -100,7 +99,7 @@ def _in_tasks(
         client.cancel(futures)
 
 
-def _plain(plan: Plan, load: Load) -> tuple[Any, ...]:
+def _plain(plan: Plan, load: Load) -> tuple[Any, Any, Any, float, float | None]:
     return plan.function, plan.account, plan.amount, load.seconds, load.interval_s
 
 
@@ -170,14 +169,14 @@ def drive(
         receipts.append(receipt)
         number += 1
 
-    at = np.arange(number) % length
+    positions = np.arange(number) % length
     certificates = np.array([receipt or (0, 0, 0) for receipt in receipts], dtype=np.int64).reshape(number, 3)
     return {
         "client": np.full(number, index),
         "number": np.arange(number),
-        "function": functions[at],
-        "account": targets[at],
-        "amount": amounts[at],
+        "function": functions[positions],
+        "account": targets[positions],
+        "amount": amounts[positions],
         "due_ns": np.array(due_ns, dtype=np.int64),
         "sent_ns": np.array(sent_ns, dtype=np.int64),
         "done_ns": np.array(done_ns, dtype=np.int64),

@@ -75,7 +75,9 @@ def measure(cell: Cell, environment: Environment, settings: Settings, repeat: in
             return _measure_speed(cell, environment, settings, repeat, seed)
         return _measure_fault(cell, environment, settings, repeat, seed)
     except Exception as error:
-        return _unmeasured(cell, Decision(Status.FAILED, environment.redacted(f"{type(error).__name__}: {error}")), repeat, seed)
+        return _unmeasured(
+            cell, Decision(Status.FAILED, environment.redacted(f"{type(error).__name__}: {error}")), repeat, seed
+        )
 
 
 def trial_seed(seed: int, cell: Cell, repeat: int) -> int:

@@ -19,7 +19,6 @@ README = ROOT / "README.md"
 PLOT = ROOT / "docs" / "speed.svg"
 SCOREBOARD = ROOT / "results" / "scoreboard.json"
 
-_WORKLOAD = "ycsb_a"
 _SOURCE = re.compile(r"<!-- from (\S+) -->")
 
 
@@ -42,7 +41,7 @@ def generated(text: str, run: Path) -> str:
         "run": [
             f"<!-- from {run.relative_to(ROOT).as_posix()} -->",
             "",
-            report.summary_table(trials, _WORKLOAD),
+            report.summary_table(trials, report.SUMMARY_WORKLOAD),
             "",
             *report.provenance(about, trials),
         ],
@@ -60,10 +59,9 @@ def generated(text: str, run: Path) -> str:
 def _scoreboard() -> str:
     rows = json.loads(SCOREBOARD.read_text())["scoreboard"]
     lines = ["| row | ratio | 95 % interval | target | verdict |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| `{row['row']}` | {row['ratio']:.2f} | {row['low']:.2f}–{row['high']:.2f} | ≥ {row['target']} | {row['verdict']} |"
-        for row in rows
-    ]
+    for row in rows:
+        interval = f"{row['low']:.2f}–{row['high']:.2f}"
+        lines.append(f"| `{row['row']}` | {row['ratio']:.2f} | {interval} | ≥ {row['target']} | {row['verdict']} |")
     return "\n".join(lines)
 
 
@@ -73,7 +71,7 @@ def main(arguments: list[str]) -> int:
         text = README.read_text()
         run = Path(arguments[0]).resolve() if arguments else source_of(text)
         README.write_text(generated(text, run))
-        PLOT.write_text(report.plot_speed(read(run)[1], _WORKLOAD))
+        PLOT.write_text(report.plot_speed(read(run)[1], report.SUMMARY_WORKLOAD))
     except (RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

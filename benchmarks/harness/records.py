@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import subprocess
-
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -192,7 +191,9 @@ def latest_run(parent: Path = _ROOT / "results" / "runs") -> Path:
 def git_commit() -> str:
     """The commit of the working tree, with `-dirty` where tracked files differ; `unknown` outside a clone."""
     try:
-        return _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "-uno", "--", ":!results") else "")
+        return _git("rev-parse", "HEAD") + (
+            "-dirty" if _git("status", "--porcelain", "-uno", "--", ":!results") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

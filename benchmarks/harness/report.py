@@ -18,6 +18,9 @@ from strategies.interface import Caller, Durability
 MARKS = {Status.NOT_APPLICABLE: "n/a", Status.RESOURCE_MISSING: "missing", Status.FAILED: "failed"}
 """How what was not measured is shown: three different things."""
 
+SUMMARY_WORKLOAD = "ycsb_a"
+"""What one table shows where there is room for one workload."""
+
 _DURABILITY_ORDER = {durability: place for place, durability in enumerate(Durability)}
 _COLOURS = {"volatile": "#7a8ba0", "process_crash": "#3a7ca5", "power_loss": "#1b4965", "replicated": "#2a9d8f"}
 
@@ -45,7 +48,7 @@ def write(folder: Path) -> Path:
 def tables(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     """All of a run's tables, as Markdown."""
     parts = [f"# Run of {about['started']}", ""]
-    for heading, table in _sections(trials):
+    for heading, table in [_first_section(trials), *_sections(trials)]:
         parts += [f"## {heading}", "", *_markdown(table), ""]
     parts += [*_notes(trials), *provenance(about, trials)]
     return "\n".join(parts) + "\n"
@@ -53,22 +56,26 @@ def tables(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
 
 def summary_table(trials: Sequence[Trial], workload: str) -> str:
     """One row per strategy and variant: its speed on one workload, and what faults left of the money."""
+    return "\n".join(_markdown(_summary(trials, workload)))
+
+
+def _summary(trials: Sequence[Trial], workload: str | None) -> list[list[str]]:
     by_cell = _by_cell(trials)
     callers = _present(trial.caller for trial in trials if trial.fault is None and trial.workload == workload)
     faults = _present(trial.fault for trial in trials)
     header = ["strategy", "durability"]
     header += [f"{metric.title}, {caller}" for caller in callers for metric in _SPEED]
-    header += [f"deposits lost by `{fault}`" for fault in faults]
+    header += [f"deposits lost by {fault}" for fault in faults]
     rows = []
     for strategy, variant, durability in _rows(trials):
         speeds = [
-            _entry(by_cell.get((strategy, variant, workload, caller, None), ()), metric)
+            _entry(by_cell.get((strategy, variant, workload or "", caller, None), ()), metric)
             for caller in callers
             for metric in _SPEED
         ]
         lost = [_lost(_of_fault(by_cell, strategy, variant, fault)) for fault in faults]
-        rows.append([f"`{strategy}` {variant}", durability, *speeds, *lost])
-    return "\n".join(_markdown([header, *rows]))
+        rows.append([f"{strategy}:{variant}", durability, *speeds, *lost])
+    return [header, *rows]
 
 
 def provenance(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
@@ -127,13 +134,27 @@ _FAULT = (
 )
 
 
+def _first_section(trials: Sequence[Trial]) -> tuple[str, list[list[str]]]:
+    workloads = _present(trial.workload for trial in trials if trial.fault is None)
+    workload = SUMMARY_WORKLOAD if SUMMARY_WORKLOAD in workloads else next(iter(workloads), None)
+    heading = f"Summary, {workload}" if workload else "Summary"
+    return heading, _summary(trials, workload)
+
+
 def _sections(trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
     by_cell = _by_cell(trials)
     sections = []
     for workload in _present(trial.workload for trial in trials if trial.fault is None):
         for caller in _present(trial.caller for trial in trials if trial.fault is None and trial.workload == workload):
             rows = [
-                [f"{strategy}:{variant}", durability, *(_entry(by_cell.get((strategy, variant, workload, caller, None), ()), metric) for metric in _SPEED)]
+                [
+                    f"{strategy}:{variant}",
+                    durability,
+                    *(
+                        _entry(by_cell.get((strategy, variant, workload, caller, None), ()), metric)
+                        for metric in _SPEED
+                    ),
+                ]
                 for strategy, variant, durability in _rows(trials)
             ]
             header = ["strategy", "durability", *(metric.title for metric in _SPEED)]
@@ -142,7 +163,9 @@ def _sections(trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
         rows = []
         for strategy, variant, durability in _rows(trials):
             cell = _of_fault(by_cell, strategy, variant, fault)
-            entries = [_entry(cell, metric, absent="never" if metric.title.startswith("served") else "-") for metric in _FAULT]
+            entries = [
+                _entry(cell, metric, absent="never" if metric.title.startswith("served") else "-") for metric in _FAULT
+            ]
             rows.append([f"{strategy}:{variant}", durability, *entries, _verdicts(cell)])
         header = ["strategy", "durability", *(metric.title for metric in _FAULT), "verdict"]
         sections.append((f"{fault}: unit deposits around a fault", [header, *rows]))
@@ -167,8 +190,15 @@ def _by_cell(trials: Sequence[Trial]) -> dict[tuple[str, str, str, str, str | No
     return cells
 
 
-def _of_fault(cells: Mapping[tuple[str, str, str, str, str | None], list[Trial]], strategy: str, variant: str, fault: str) -> list[Trial]:
-    return [trial for key, found in cells.items() if (key[0], key[1], key[4]) == (strategy, variant, fault) for trial in found]
+def _of_fault(
+    cells: Mapping[tuple[str, str, str, str, str | None], list[Trial]], strategy: str, variant: str, fault: str
+) -> list[Trial]:
+    return [
+        trial
+        for key, found in cells.items()
+        if (key[0], key[1], key[4]) == (strategy, variant, fault)
+        for trial in found
+    ]
 
 
 def _rows(trials: Sequence[Trial]) -> list[tuple[str, str, str]]:
@@ -235,7 +265,9 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
 
     rows = list(reversed(_rows(trials)))
     callers = _present(trial.caller for trial in trials if trial.workload == workload and trial.fault is None)
-    figure, axes = pyplot.subplots(figsize=(8, 1.2 + 0.36 * len(rows) * max(1, len(callers)) ** 0.5), layout="constrained")
+    figure, axes = pyplot.subplots(
+        figsize=(8, 1.2 + 0.36 * len(rows) * max(1, len(callers)) ** 0.5), layout="constrained"
+    )
     by_cell = _by_cell(trials)
     height = 0.8 / max(1, len(callers))
     for place, (strategy, variant, durability) in enumerate(rows):
@@ -261,9 +293,17 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
     axes.set_xscale("log")
     axes.margins(x=0.12)
     axes.set_xlabel(f"{metric.title}, {workload} (log scale)")
-    handles = [matplotlib.patches.Patch(color=_COLOURS[name], label=name.replace("_", " ")) for name in _present(row[2] for row in rows)]
+    handles = [
+        matplotlib.patches.Patch(color=_COLOURS[name], label=name.replace("_", " "))
+        for name in _present(row[2] for row in rows)
+    ]
     handles += [
-        matplotlib.patches.Patch(facecolor="#bbbbbb", edgecolor="white", hatch="" if caller == Caller.DRIVER else "///", label=f"called from a {caller}")
+        matplotlib.patches.Patch(
+            facecolor="#bbbbbb",
+            edgecolor="white",
+            hatch="" if caller == Caller.DRIVER else "///",
+            label=f"called from a {caller}",
+        )
         for caller in callers
     ]
     axes.legend(handles=handles, fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.1), ncols=5, frameon=False)
@@ -280,9 +320,15 @@ def _page(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
         for metric in (_OPS, _P50):
             svg = plot_speed(trials, workload, metric)
             plots.append({"title": f"{metric.title}, {workload}", "svg": svg[svg.index("<svg") :]})
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     return environment.from_string(_TEMPLATE).render(
-        about=about, sections=_sections(trials), plots=plots, notes=_notes(trials), provenance=provenance(about, trials)
+        about=about,
+        sections=[_first_section(trials), *_sections(trials)],
+        plots=plots,
+        notes=_notes(trials),
+        provenance=provenance(about, trials),
     )
 
 
@@ -304,14 +350,10 @@ th { white-space: normal; vertical-align: bottom; }
 <body>
 <h1>Where Dask state can live, measured</h1>
 {% if not about.finished %}<p><strong>This run was not finished.</strong></p>{% endif %}
-{% for line in provenance %}<p>{{ line }}</p>{% endfor %}
-<p><strong>n/a</strong>: the strategy does not claim it, or the fault cannot reach it. <strong>missing</strong>: a resource
-was not there. <strong>failed</strong>: it broke. <strong>*</strong>: a trial distrusts itself. Compare rows of one
+{% for line in provenance %}<p>{{ line | replace("`", "") }}</p>{% endfor %}
+<p><strong>n/a</strong>: the strategy does not claim it, or the fault cannot reach it.
+<strong>missing</strong>: a resource was not there. <strong>failed</strong>: it broke. <strong>*</strong>: a trial distrusts itself. Compare rows of one
 durability class: a store that survives more does more.</p>
-{% for plot in plots %}
-<figure><figcaption><strong>{{ plot.title }}</strong> (the same figures are in the tables below)</figcaption>
-{{ plot.svg | safe }}</figure>
-{% endfor %}
 {% for heading, table in sections %}
 <h2>{{ heading }}</h2>
 <div class="scroll"><table>
@@ -320,6 +362,11 @@ durability class: a store that survives more does more.</p>
 {% for row in table[1:] %}<tr>{% for entry in row %}<td>{{ entry }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% endfor %}
+<h2>Plots</h2>
+{% for plot in plots %}
+<figure><figcaption><strong>{{ plot.title }}</strong> (the same figures are in the tables above)</figcaption>
+{{ plot.svg | safe }}</figure>
 {% endfor %}
 {% if notes %}<h2>Not measured, or not trusted</h2>
 <ul>{% for note in notes %}{% if note %}<li>{{ note[2:] }}</li>{% endif %}{% endfor %}</ul>{% endif %}

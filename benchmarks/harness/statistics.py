@@ -48,8 +48,6 @@ def _percentiles_us(latency_ns: Int64s) -> dict[str, float | None]:
     return found
 
 
-
-
 @dataclass(frozen=True)
 class Outage:
     """How one fault was felt by callers. Seconds; a mean gap between due times is the resolution."""

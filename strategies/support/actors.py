@@ -13,6 +13,7 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -116,9 +117,7 @@ class ActorBank:
 
     # -- calling ---------------------------------------------------------------------------------
 
-    def call(
-        self, actor: ActorRef, function: str, *args: Any, changes: bool, deadline: float, **options: Any
-    ) -> Any:
+    def call(self, actor: ActorRef, function: str, *args: Any, changes: bool, deadline: float, **options: Any) -> Any:
         """Run one method of the actor. `changes` says whether it may have an effect."""
         if self._closed:
             raise Unavailable("this handle is closed; open another")
@@ -131,7 +130,9 @@ class ActorBank:
         except NotAnswered as error:
             self._note_if_gone(actor)
             if changes:
-                raise Indeterminate(f"{function} was sent and not answered: {error}; send it again with its op id") from error
+                raise Indeterminate(
+                    f"{function} was sent and not answered: {error}; send it again with its op id"
+                ) from error
             if actor.lost:
                 raise _state_lost(actor) from error
             raise Unavailable(f"{function} was not answered: {error}; send it again") from error
@@ -147,10 +148,10 @@ class ActorBank:
             raise _unmapped(function, error, changes=changes) from error
         if answer["status"] == "OK":
             return answer["result"]
-        error = answer["exception"]
-        if isinstance(error, AccountError):
-            raise error
-        raise _unmapped(function, error, changes=changes) from error
+        raised = answer["exception"]
+        if isinstance(raised, AccountError):
+            raise raised
+        raise _unmapped(function, raised, changes=changes) from raised
 
     def _exchange(
         self, actor: ActorRef, function: str, args: Sequence[Any], options: dict[str, Any], deadline: float
@@ -172,10 +173,8 @@ class ActorBank:
                 connect_s *= 2
 
     def _note_if_gone(self, actor: ActorRef) -> None:
-        try:
+        with suppress(NotSent):  # nobody to ask: not known to be gone
             actor.gone = self._address_of(actor.key, time.monotonic() + _FIRST_CONNECT_S) != actor.address
-        except NotSent:
-            pass  # nobody to ask: not known to be gone
 
     def _address_of(self, key: str, deadline: float) -> str | None:
         assert self._cluster is not None
@@ -207,7 +206,9 @@ class ActorBank:
                     for shard in set(range(shards)) - set(alive):
                         alive[shard] = _submit(client, workers[(first + shard) % len(workers)])
                     await asyncio.gather(*alive.values())
-                    await client.publish_dataset([alive[shard] for shard in range(shards)], name=self._name, override=True)
+                    await client.publish_dataset(
+                        [alive[shard] for shard in range(shards)], name=self._name, override=True
+                    )
                 return await _refs(client, [alive[shard] for shard in range(shards)])
 
         return self._on_loop(client, attach_or_create)
@@ -256,7 +257,9 @@ class ActorBank:
         """Every named actor of the bank."""
         return self._find_all([self._name], dict, deadline)
 
-    def _find_all(self, path: list[str], keys_by_name: Callable[[Any], dict[str, str]], deadline: float) -> dict[str, ActorRef]:
+    def _find_all(
+        self, path: list[str], keys_by_name: Callable[[Any], dict[str, str]], deadline: float
+    ) -> dict[str, ActorRef]:
         if self._closed:
             raise Unavailable("this handle is closed; open another")
         try:
@@ -280,7 +283,9 @@ class ActorBank:
             try:
                 self._client = get_client()
             except ValueError as error:
-                raise Unavailable("there is no Dask worker or client in this process; connect a Client first") from error
+                raise Unavailable(
+                    "there is no Dask worker or client in this process; connect a Client first"
+                ) from error
         return self._client
 
     def _on_loop(self, client: Client, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -288,9 +293,12 @@ class ActorBank:
         from distributed.utils import sync
 
         try:
-            return sync(client.loop, work, callback_timeout=self._timeout_s)
+            made: T = sync(client.loop, work, callback_timeout=self._timeout_s)
+            return made
         except ModuleNotFoundError as error:
-            raise Unavailable(f"the Dask workers cannot make the actors: {error}; install this package there too") from error
+            raise Unavailable(
+                f"the Dask workers cannot make the actors: {error}; install this package there too"
+            ) from error
         except (OSError, NotSent, RuntimeError) as error:
             problem = f"no answer within {self._timeout_s} s" if isinstance(error, TimeoutError) else str(error)
             raise Unavailable(f"the Dask cluster did not make the actors: {problem}; try again") from error
@@ -336,7 +344,13 @@ class ActorAccounts(Accounts):
         return receipts
 
     def _change(
-        self, function: str, accounts: tuple[str, ...], amount: int, op_id: tuple[str, int] | None, *, make: bool = False
+        self,
+        function: str,
+        accounts: tuple[str, ...],
+        amount: int,
+        op_id: tuple[str, int] | None,
+        *,
+        make: bool = False,
     ) -> Any:
         for account in accounts:
             check_account(account)
@@ -392,7 +406,9 @@ class ActorAccounts(Accounts):
         deadline = self._bank.deadline()
         owners = self._owners(deadline)
         with ThreadPoolExecutor(_SNAPSHOT_THREADS) as threads:
-            parts = threads.map(lambda owner: self._bank.call(owner, "snapshot", changes=False, deadline=deadline), owners)
+            parts = threads.map(
+                lambda owner: self._bank.call(owner, "snapshot", changes=False, deadline=deadline), owners
+            )
             return {account: receipt for part in parts for account, receipt in part.items()}
 
     def close(self) -> None:

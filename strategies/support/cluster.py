@@ -115,4 +115,3 @@ async def _send_and_receive(comm: Any, message: dict[str, Any]) -> Any:
     from distributed.core import send_recv
 
     return await send_recv(comm, **message)
-

@@ -103,9 +103,7 @@ class Ledger:
         finally:
             self._lock.release()
 
-    def transfer(
-        self, source: str, target: str, amount: int, *, op_id: OpKey | None = None
-    ) -> tuple[Receipt, Receipt]:
+    def transfer(self, source: str, target: str, amount: int, *, op_id: OpKey | None = None) -> tuple[Receipt, Receipt]:
         if type(amount) is not int:
             amount = whole_amount(amount)
         if op_id is not None:

@@ -33,7 +33,9 @@ class OpWindow:
         if number > self._highest:
             return None
         if number <= self._highest - DEDUP_WINDOW:
-            raise OperationExpired(f"op id number {number} is {self._highest - number} behind its session's highest; use a new one")
+            raise OperationExpired(
+                f"op id number {number} is {self._highest - number} behind its session's highest; use a new one"
+            )
         slot = self._slots.get(number % DEDUP_WINDOW)
         if slot is None or slot[0] != number:
             return None

@@ -1,0 +1,98 @@
+# Everything runs from .venv, whichever environment is active. `make install` makes it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+
+# What `make asv` measures, and the name its results are kept under (the host's name unless told).
+COMMITS ?= HEAD^!
+MACHINE ?=
+
+# asv looks for pythonX.Y on PATH first; pip inside asv's environments is to take the pinned versions.
+ASV = PATH="$(CURDIR)/$(BIN):$$PATH" PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/asv
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv with the pinned versions (PYTHON=python3.12 to choose the interpreter)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	@touch $@
+
+.PHONY: bench
+bench: install ## measure every cell briefly and write a report under results/runs
+	$(BIN)/python -m benchmarks run --quick
+
+.PHONY: test
+test: install ## run the tests and the notebooks
+	$(BIN)/python -m pytest --benchmark-disable tests
+	$(call run_notebooks)
+
+.PHONY: lint
+lint: install ## check style, format, types, notebooks and the pre-commit configuration
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy strategies benchmarks/harness
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
+	$(BIN)/pre-commit validate-config
+
+.PHONY: format
+format: install ## rewrite the code and strip the notebooks as `lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout $(NOTEBOOKS))
+
+.PHONY: pytest-benchmark
+pytest-benchmark: install ## measure tests/performance into results/pytest-benchmark/latest.json
+	@mkdir -p results/pytest-benchmark
+	$(BIN)/python -m pytest tests/performance --benchmark-only --benchmark-json=results/pytest-benchmark/latest.json
+
+.PHONY: asv
+asv: install ## measure HEAD with asv and publish to .asv/html (COMMITS=v1..main, MACHINE=name)
+	$(if $(MACHINE),$(call name_machine),$(ASV) machine --yes)
+	$(ASV) run --record-samples $(if $(MACHINE),--machine '$(MACHINE)') '$(COMMITS)'; measured=$$?; \
+	$(ASV) publish && exit $$measured
+	@echo 'To see it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory .asv/html'
+
+# `asv machine --machine NAME` would drop what asv finds out about the machine.
+define name_machine
+$(BIN)/python -c 'import sys; from asv.machine import Machine, MachineCollection as known; \
+	known.save(sys.argv[1], {**Machine.get_defaults(), "machine": sys.argv[1]})' '$(MACHINE)'
+endef
+
+.PHONY: notebooks
+notebooks: install ## execute the notebooks, leaving the files as they are
+	$(call run_notebooks)
+
+define run_notebooks
+$(if $(NOTEBOOKS),$(BIN)/python -m pytest --nbmake notebooks,@echo 'There are no notebooks.')
+endef
+
+.PHONY: readme
+readme: install ## write the generated parts of README.md again
+	$(BIN)/python -m benchmarks.harness.readme
+
+.PHONY: constraints
+constraints: ## resolve the newest versions and pin them (PYTHON=python3.11: the oldest needs all backports)
+	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(PYTHON) -m venv "$$fresh/venv"; \
+	"$$fresh/venv/bin/python" -m pip install --quiet --editable '.[bench,dev]'; \
+	echo '# Every version that `make install` uses. Made by `make constraints PYTHON=python3.11`; not to be edited.' >"$$fresh/pins"; \
+	"$$fresh/venv/bin/python" -m pip freeze --exclude-editable >>"$$fresh/pins"; \
+	cp "$$fresh/pins" constraints.txt
+
+.PHONY: clean
+clean: ## remove what can be made again, .venv included; results stay
+	rm -rf $(VENV) .asv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
