@@ -352,7 +352,8 @@ th { white-space: normal; vertical-align: bottom; }
 {% if not about.finished %}<p><strong>This run was not finished.</strong></p>{% endif %}
 {% for line in provenance %}<p>{{ line | replace("`", "") }}</p>{% endfor %}
 <p><strong>n/a</strong>: the strategy does not claim it, or the fault cannot reach it.
-<strong>missing</strong>: a resource was not there. <strong>failed</strong>: it broke. <strong>*</strong>: a trial distrusts itself. Compare rows of one
+<strong>missing</strong>: a resource was not there. <strong>failed</strong>: it broke.
+<strong>*</strong>: a trial distrusts itself. Compare rows of one
 durability class: a store that survives more does more.</p>
 {% for heading, table in sections %}
 <h2>{{ heading }}</h2>
