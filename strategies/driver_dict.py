@@ -25,7 +25,6 @@ from strategies.interface import (
     Fault,
     Indeterminate,
     Receipt,
-    Resource,
     Retries,
     Transfers,
     Unavailable,
@@ -63,7 +62,6 @@ class DriverDict(Ledger, Accounts):
         transfers=Transfers.ANY,
         retries=Retries.SAFE_WITH_OP_ID,
         callers=frozenset({Caller.DRIVER, Caller.TASK}),
-        needs=frozenset({Resource.DASK}),
     )
 
     def __init__(self, bank: str, timeout_s: float, *, door: _Door | None, address: str | None) -> None:

@@ -97,7 +97,7 @@ class ActorBank:
         """
         if context.client is None:
             raise ValueError(f"{strategy} keeps its state in Dask actors; put a Dask client into the context")
-        variant = context.variant or PROXIED
+        variant = PROXIED if context.variant is None else context.variant
         if variant not in VARIANTS:
             raise ValueError(f"{strategy} has the variants {', '.join(VARIANTS)}, not {variant!r}")
         name = f"{_NAMESPACE}/{strategy}/{context.bank}"
@@ -115,12 +115,16 @@ class ActorBank:
     def close(self) -> None:
         self._closed = True
 
+    def check_open(self) -> None:
+        """Raise `Unavailable` once the handle is closed."""
+        if self._closed:
+            raise Unavailable("this handle is closed; open another")
+
     # -- calling ---------------------------------------------------------------------------------
 
     def call(self, actor: ActorRef, function: str, *args: Any, changes: bool, deadline: float, **options: Any) -> Any:
         """Run one method of the actor. `changes` says whether it may have an effect."""
-        if self._closed:
-            raise Unavailable("this handle is closed; open another")
+        self.check_open()
         if actor.lost:
             raise _state_lost(actor)
         try:
@@ -260,8 +264,7 @@ class ActorBank:
     def _find_all(
         self, path: list[str], keys_by_name: Callable[[Any], dict[str, str]], deadline: float
     ) -> dict[str, ActorRef]:
-        if self._closed:
-            raise Unavailable("this handle is closed; open another")
+        self.check_open()
         try:
             if self._cluster is None:
                 self._cluster = Cluster.here()
@@ -275,8 +278,7 @@ class ActorBank:
         }
 
     def _need_client(self) -> Client:
-        if self._closed:
-            raise Unavailable("this handle is closed; open another")
+        self.check_open()
         if self._client is None:
             from distributed import get_client
 
@@ -352,6 +354,7 @@ class ActorAccounts(Accounts):
         *,
         make: bool = False,
     ) -> Any:
+        self._bank.check_open()
         for account in accounts:
             check_account(account)
         amount = whole_amount(amount)

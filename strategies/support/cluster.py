@@ -44,18 +44,19 @@ class Cluster:
 
     @classmethod
     def here(cls) -> Cluster:
-        """That of the task this runs in, else that of the process's current client.
+        """That of the worker in this process, else that of the process's current client.
 
         Raises:
             NoCluster: there is neither.
         """
-        from distributed import get_client, get_worker
+        from distributed import Worker, get_client, get_worker
 
         try:
             worker = get_worker()
         except ValueError:
-            pass
-        else:
+            # In a thread that a task started, Dask does not know the worker; the process has one.
+            worker = next(iter(Worker._instances), None)
+        if worker is not None:
             return cls(pool=worker.rpc, loop=worker.loop, scheduler=worker.scheduler.addr, in_worker=True)
         try:
             return cls.of_client(get_client())
