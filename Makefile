@@ -11,11 +11,9 @@ COMMITS ?= HEAD^!
 MACHINE ?=
 
 # asv looks for pythonX.Y on PATH first; pip inside asv's environments is to take the pinned versions.
-ASV = PATH="$(CURDIR)/$(BIN):$$PATH" PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/asv
+ASV = PATH="$(CURDIR)/$(BIN):$$PATH" PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m asv
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-
-.DELETE_ON_ERROR:
 
 .PHONY: help
 help: ## show this list
@@ -41,17 +39,17 @@ test: install ## run the tests and the notebooks
 
 .PHONY: lint
 lint: install ## check style, format, types, notebooks and the pre-commit configuration
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy strategies benchmarks/harness
-	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
-	$(BIN)/pre-commit validate-config
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy strategies benchmarks/harness
+	$(if $(NOTEBOOKS),$(BIN)/python -m nbstripout --verify $(NOTEBOOKS))
+	$(BIN)/python -m pre_commit validate-config
 
 .PHONY: format
 format: install ## rewrite the code and strip the notebooks as `lint` wants them
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-	$(if $(NOTEBOOKS),$(BIN)/nbstripout $(NOTEBOOKS))
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+	$(if $(NOTEBOOKS),$(BIN)/python -m nbstripout $(NOTEBOOKS))
 
 .PHONY: pytest-benchmark
 pytest-benchmark: install ## measure tests/performance into results/pytest-benchmark/latest.json

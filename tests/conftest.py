@@ -18,6 +18,7 @@ def environment() -> Iterator[Environment]:
 
 
 @pytest.fixture
-def bank() -> str:
-    """A name that no other test uses: a bank is blank when it is first opened."""
-    return f"test-{uuid.uuid4().hex}"
+def bank(environment: Environment) -> Iterator[str]:
+    """A name that no other test uses: a bank is blank when it is first opened. Its actors end with the test."""
+    yield f"test-{uuid.uuid4().hex}"
+    environment.drop_actors()
