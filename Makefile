@@ -34,7 +34,7 @@ bench: install ## measure every cell briefly and write a report under results/ru
 
 .PHONY: test
 test: install ## run the tests and the notebooks
-	$(BIN)/python -m pytest --benchmark-disable tests
+	$(BIN)/python -m pytest --benchmark-disable --numprocesses 2 tests
 	$(call run_notebooks)
 
 .PHONY: lint

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from strategies.interface.account import Accounts, Context, Receipt
-from strategies.interface.capabilities import Caller, Capabilities, Resource
+from strategies.interface.capabilities import Caller, Capabilities, Resource, Transfers
 from strategies.interface.errors import AccountError, Indeterminate, OutOfScope, Rejected, StateLost, Unavailable
 from strategies.support.cluster import Cluster, NoCluster
 from strategies.support.fates import NotAnswered, NotSent
@@ -65,12 +65,8 @@ class ActorRef:
     key: str
     address: str
     future: Future | None = None
-    """Tells at once, without a message, that the scheduler has given the actor up."""
+    """Tells at once, without a message, that the scheduler may have given the actor up."""
     gone: bool = False
-
-    @property
-    def lost(self) -> bool:
-        return self.gone or (self.future is not None and self.future.status in _LOST)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (self.key, self.address)
@@ -125,9 +121,9 @@ class ActorBank:
     def call(self, actor: ActorRef, function: str, *args: Any, changes: bool, deadline: float, **options: Any) -> Any:
         """Run one method of the actor. `changes` says whether it may have an effect."""
         self.check_open()
-        if actor.lost:
-            raise _state_lost(actor)
         try:
+            if self._is_lost(actor, deadline):
+                raise _state_lost(actor)
             answer = self._exchange(actor, function, args, options, deadline)
         except (NotSent, NoCluster) as error:
             raise Unavailable(f"{function} was not sent: {error}; send it again") from error
@@ -137,7 +133,7 @@ class ActorBank:
                 raise Indeterminate(
                     f"{function} was sent and not answered: {error}; send it again with its op id"
                 ) from error
-            if actor.lost:
+            if actor.gone:
                 raise _state_lost(actor) from error
             raise Unavailable(f"{function} was not answered: {error}; send it again") from error
         except KeyError as error:
@@ -175,6 +171,13 @@ class ActorBank:
                     actor.gone = True
                     raise _state_lost(actor) from None
                 connect_s *= 2
+
+    def _is_lost(self, actor: ActorRef, deadline: float) -> bool:
+        if actor.future is not None and actor.future.status in _LOST:
+            # So are all of a client's futures when its connection to the scheduler breaks: the scheduler knows.
+            actor.future = None
+            actor.gone = self._address_of(actor.key, deadline) != actor.address
+        return actor.gone
 
     def _note_if_gone(self, actor: ActorRef) -> None:
         with suppress(NotSent):  # nobody to ask: not known to be gone
@@ -220,14 +223,15 @@ class ActorBank:
     def create(self, name: str) -> ActorRef:
         """A blank actor of this name, or the one that somebody else made first."""
         client = self._need_client()
+        _make_room()
 
         async def create() -> ActorRef:
             future = _submit(client)
             await future
             try:
-                await client.publish_dataset(future, name=f"{self._name}/{name}")
+                await client.publish_dataset(future, name=(self._name, name))
             except KeyError:
-                future = await client.get_dataset(f"{self._name}/{name}")
+                future = await client.get_dataset((self._name, name))
             # What a task can read without becoming a client of its own.
             await client.set_metadata([self._name, name], future.key)
             return (await _refs(client, [future]))[0]
@@ -248,7 +252,7 @@ class ActorBank:
                 holders = await client.scheduler.who_has(keys=list(keys.values()))
                 for name, key in keys.items():
                     if not holders[key]:
-                        await client.unpublish_dataset(f"{self._name}/{name}")
+                        await client.unpublish_dataset((self._name, name))
                 await client.set_metadata([self._name], {name: key for name, key in keys.items() if holders[key]})
 
         self._on_loop(client, forget)
@@ -301,7 +305,7 @@ class ActorBank:
             raise Unavailable(
                 f"the Dask workers cannot make the actors: {error}; install this package there too"
             ) from error
-        except (OSError, NotSent, RuntimeError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # whatever it was, no account has changed
             problem = f"no answer within {self._timeout_s} s" if isinstance(error, TimeoutError) else str(error)
             raise Unavailable(f"the Dask cluster did not make the actors: {problem}; try again") from error
 
@@ -382,7 +386,8 @@ class ActorAccounts(Accounts):
         if isinstance(known, Rejected):
             raise type(known)(*known.args)
         try:
-            owner = self._common_owner(accounts, deadline, make=make)
+            # One account's actor remembers its rejections too, so for that it is made where there is none.
+            owner = self._common_owner(accounts, deadline, make=make or len(accounts) == 1)
         except Rejected as rejection:
             window.remember(number, payload, rejection)
             raise
@@ -390,13 +395,18 @@ class ActorAccounts(Accounts):
         return owner
 
     def _common_owner(self, accounts: tuple[str, ...], deadline: float, *, make: bool) -> ActorRef:
+        if len(accounts) > 1 and self.capabilities.transfers is Transfers.NONE:
+            raise self._out_of_scope(accounts)
         owner, *others = [self._owner(account, deadline, make=make) for account in accounts]
         if any(other is not owner for other in others):
-            raise OutOfScope(
-                f"{' and '.join(map(repr, accounts))} live in different actors, which {self.name} cannot change "
-                f"together; use a strategy that claims transfers between any accounts"
-            )
+            raise self._out_of_scope(accounts)
         return owner
+
+    def _out_of_scope(self, accounts: tuple[str, ...]) -> OutOfScope:
+        return OutOfScope(
+            f"{self.name} cannot change {' and '.join(map(repr, accounts))} together; "
+            f"use a strategy that claims transfers between any accounts"
+        )
 
     def balance(self, account: str) -> Receipt:
         check_account(account)
@@ -420,6 +430,19 @@ class ActorAccounts(Accounts):
 
 def _unpickled(kind: type[ActorBank], name: str, timeout_s: float, direct: bool) -> ActorBank:
     return kind(name, timeout_s, direct=direct)
+
+
+def _make_room() -> None:
+    """Let the worker start one more task if this is one: an actor starts as a task, and this one waits for it.
+
+    Where such tasks held every thread of every worker, none of their actors could start.
+    """
+    from distributed import get_worker, secede
+
+    # Neither a task, nor for the second time.
+    with suppress(ValueError, KeyError):
+        get_worker()
+        secede()
 
 
 def _submit(client: Client, worker: str | None = None) -> Future:
