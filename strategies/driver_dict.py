@@ -9,6 +9,7 @@ accounts of its own.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import uuid
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _PROCESS = uuid.uuid4().hex
 """Tells a handle that comes back to this process from one that arrives in another."""
 
+_GUARD_S = 0.1
 _CLOSED = "this handle is closed; open another"
 
 
@@ -229,9 +231,21 @@ class _Door:
         protocol = scheduler.partition("://")[0]
         # The address that packets to the scheduler leave from is one that its workers can reach.
         where = "" if protocol == "inproc" else f"{get_ip(get_address_host(scheduler))}:0"
+        self._guard = asyncio.ensure_future(self._close_with_client())
         return await listen(f"{protocol}://{where}", self._serve, **self._client.security.get_listen_args("client"))
 
+    async def _close_with_client(self) -> None:
+        """A closed client's event loop would leave tasks at an open door with nobody behind it."""
+        try:
+            while self._client.status not in ("closing", "closed"):
+                await asyncio.sleep(_GUARD_S)
+        finally:
+            self._close()
+
     async def _stop(self) -> None:
+        self._guard.cancel()
+
+    def _close(self) -> None:
         self._listener.stop()
         for comm in list(self._comms):
             comm.abort()

@@ -301,9 +301,9 @@ class RedisLua(Accounts):
     def _read(self, accounts: Sequence[str], deadline: float) -> list[Receipt]:
         keys = [self._epoch_key, *(self._account_prefix + account for account in accounts)]
         replies = self._run("balance", _READ, keys, (self._epoch,), deadline, changes=False)
-        for account, reply in zip(accounts, replies, strict=False):
+        for index, reply in enumerate(replies):
             if reply[0] == _MINUS:
-                raise _error(reply, f"balance of {account!r}")
+                raise _error(reply, f"balance of {accounts[index]!r}" if accounts else "snapshot")
         return [self._receipt(reply.split()) for reply in replies]
 
     def _receipt(self, fields: list[bytes]) -> Receipt:

@@ -255,8 +255,11 @@ def _durability_of(url: str) -> Durability | None:
                 settings = server.config_get("append*")
             except redis.ResponseError:
                 return None
-    except ValueError as error:
-        raise ResourceError(f"--redis-url is not usable: {error}") from None
+    except (TypeError, ValueError):  # what was wrong may quote the password
+        raise ResourceError(
+            "--redis-url cannot be read; write redis://:PASSWORD@HOST:PORT/DATABASE, rediss://... or unix://PATH, "
+            "with special characters of the password percent-encoded"
+        ) from None
     except redis.RedisError as error:
         raise ResourceError(
             f"the Redis server at {without_secret(url)} cannot be used: {error}; check --redis-url"

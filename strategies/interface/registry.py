@@ -64,7 +64,11 @@ def _load_from_file(path: Path, class_name: str) -> type[Accounts]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise UnknownStrategy(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
         # Dask workers cannot import the user's file: its classes travel by value.
         import cloudpickle
 

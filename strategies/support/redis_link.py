@@ -18,17 +18,38 @@ from strategies.support.fates import NotAnswered, NotSent
 _MAX_IDLE = 64
 """Connections kept for reuse; there are never more than concurrent callers."""
 
+_SHORTEST_S = 0.001
+"""A timeout of zero would make the socket non-blocking."""
+
 REFUSALS = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
 """Replies that redis-py files under broken connections: the server answered, and did nothing."""
 
 
+class _DeadlinedParser(redis_connection.DefaultParser):  # type: ignore[misc, valid-type]
+    """Ends every read from the socket at the connection's deadline, however many reads a reply takes.
+
+    Only hiredis's parser (this package's `redis` extra) reads by this method; the one in pure Python
+    gives each read of a reply that arrives in pieces the time that was left when the first began.
+    """
+
+    _connection: Any = None
+
+    def on_connect(self, connection: Any, **options: Any) -> None:
+        self._connection = connection
+        super().on_connect(connection, **options)
+
+    def read_from_socket(self, *_: Any, **__: Any) -> Any:
+        remaining_s = self._connection.deadline - time.monotonic()
+        return super().read_from_socket(timeout=max(remaining_s, _SHORTEST_S))
+
+
 class _Deadlined:
-    """Makes every read of a connection, those of its handshake included, end at one deadline."""
+    """Makes every reply of a connection, those of its handshake included, come before one deadline."""
 
     deadline = float("inf")
 
     def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
-        options["timeout"] = max(self.deadline - time.monotonic(), 0.001)
+        options["timeout"] = max(self.deadline - time.monotonic(), _SHORTEST_S)
         return super().read_response(disable_decoding, **options)  # type: ignore[misc]
 
 
@@ -60,10 +81,18 @@ class RedisLink:
         Raises:
             ValueError: the URL is not one of redis://, rediss:// or unix://, or has an option that nobody knows.
         """
-        options = redis_connection.parse_url(url)
+        try:
+            options = redis_connection.parse_url(url)
+        except ValueError:
+            # What was wrong may quote the password.
+            raise ValueError(
+                "the Redis URL cannot be read; write redis://:PASSWORD@HOST:PORT/DATABASE, rediss://... or "
+                "unix://PATH, with special characters of the password percent-encoded"
+            ) from None
         self._make = _DEADLINED[options.pop("connection_class", redis_connection.Connection)]
         options.update(
             protocol=2,  # no HELLO, no push messages: one reply per command
+            parser_class=_DeadlinedParser,
             driver_info=None,  # no CLIENT SETINFO round trips
             retry=None,
             retry_on_timeout=False,
