@@ -1,0 +1,72 @@
+"""Runs' folders made by hand, for tests of what reads them."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.cells import Status
+from benchmarks.harness.records import Run, Trial
+
+_numbers = itertools.count()
+
+
+def trial(**changes: Any) -> Trial:
+    """A speed trial that went well, but for the changes."""
+    figures: dict[str, Any] = {
+        "strategy": "vault",
+        "variant": "default",
+        "workload": "ycsb_a",
+        "caller": "driver",
+        "clients": 4,
+        "repeat": 0,
+        "seed": 1,
+        "status": Status.OK,
+        "durability": "volatile",
+        "seconds": 1.0,
+        "operations": 12345,
+        "ops_per_s": 12345.0,
+        "latency_us_p50": 70.5,
+        "latency_us_p90": 80.0,
+        "latency_us_p99": 912.0,
+        "latency_us_max": 2000.0,
+        "latency_kind": "service",
+        "acknowledged": 12345,
+        "acknowledged_lost": 0,
+        "duplicated": 0,
+        "indeterminate": 0,
+        "indeterminate_applied": 0,
+        "conserved": True,
+        "linearizable": "yes",
+        "trusted": True,
+    }
+    return Trial(**(figures | changes))
+
+
+def unmeasured(status: Status, reason: str, **changes: Any) -> Trial:
+    """A trial without figures."""
+    about: dict[str, Any] = {
+        "strategy": "vault",
+        "variant": "default",
+        "workload": "ycsb_a",
+        "caller": "driver",
+        "clients": 4,
+        "repeat": 0,
+        "seed": 1,
+        "status": status,
+        "reason": reason,
+        "durability": "volatile",
+    }
+    return Trial(**(about | changes))
+
+
+def run_folder(parent: Path, *trials: Trial, finished: bool = True) -> Path:
+    """A run with these trials."""
+    about = {"command": "python -m benchmarks run --quick", "plan": {"seed": 1}}
+    run = Run.start(parent / f"parent-{next(_numbers)}", about)
+    for each in trials:
+        run.add(each)
+    if finished:
+        run.finish()
+    return run.folder

@@ -1,0 +1,157 @@
+"""The harness's own servers: the data's lifetime is the durability class's, the process's is the harness's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from benchmarks.harness import redis_server
+from benchmarks.harness.redis_server import RedisServer, ServerMissing
+from strategies.interface import Durability
+from tests.harness.commands import is_alive
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = [Durability.VOLATILE, Durability.PROCESS_CRASH, Durability.POWER_LOSS]
+
+
+@pytest.fixture(autouse=True)
+def need_program() -> None:
+    try:
+        redis_server.find_program()
+    except ServerMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(getattr(request, "param", Durability.VOLATILE)) as started:
+        yield started
+
+
+def connected(server: RedisServer) -> redis.Redis:
+    return redis.Redis.from_url(server.url, retry=None, socket_timeout=5)
+
+
+@pytest.mark.parametrize("server", OWN, indirect=True)
+def test_a_killed_server_comes_back_on_its_data_and_port(server: RedisServer) -> None:
+    url, pid = server.url, server.pid
+    with connected(server) as client:
+        client.set("key", "value")
+        settings = client.config_get("append*")
+    server.kill()
+    with connected(server) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+    server.start()
+    assert server.url == url
+    assert server.pid != pid
+    with connected(server) as client:
+        kept = None if server.durability is Durability.VOLATILE else b"value"
+        assert client.get("key") == kept
+        assert client.config_get("append*") == settings
+
+
+def test_the_settings_keep_the_promise() -> None:
+    wanted = {
+        Durability.VOLATILE: ("no", None),
+        Durability.PROCESS_CRASH: ("yes", "everysec"),
+        Durability.POWER_LOSS: ("yes", "always"),
+    }
+    for durability, (appendonly, appendfsync) in wanted.items():
+        with RedisServer(durability) as server, connected(server) as client:
+            found = client.config_get("*")
+            assert found["appendonly"] == appendonly
+            assert appendfsync in (None, found["appendfsync"])
+            assert found["save"] == ""
+
+
+def test_it_listens_on_loopback_only(server: RedisServer) -> None:
+    listening = [
+        each.laddr
+        for each in psutil.Process(server.pid).net_connections(kind="inet")
+        if each.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}
+    assert f":{listening[0].port}/" in server.url
+
+
+def test_stopping_leaves_neither_process_nor_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with RedisServer(Durability.PROCESS_CRASH) as server:
+        process = psutil.Process(server.pid)
+        assert list(tmp_path.iterdir())
+    assert not process.is_running()
+    assert list(tmp_path.iterdir()) == []
+    server.stop()
+
+
+def test_it_dies_with_its_parent() -> None:
+    """Also where the parent is given no chance to stop it."""
+    script = (
+        "import time\n"
+        "from benchmarks.harness.redis_server import RedisServer\n"
+        "from strategies.interface import Durability\n"
+        "server = RedisServer(Durability.VOLATILE)\n"
+        "server.start()\n"
+        "print(server.pid, server._directory, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            pid, directory = parent.stdout.readline().split()
+            server = psutil.Process(int(pid))
+            parent.kill()
+            parent.wait()
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and is_alive(server):
+                time.sleep(0.02)
+            assert not is_alive(server)
+        finally:
+            parent.kill()
+            with suppress(NameError, psutil.NoSuchProcess):
+                server.kill()
+    for path in Path(directory).glob("*"):
+        path.unlink()
+    Path(directory).rmdir()
+
+
+def test_a_server_that_cannot_start_says_why(server: RedisServer) -> None:
+    """On restart its port is fixed; here it is somebody else's by then."""
+    server.kill()
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(RuntimeError, match="did not start") as raised:
+        server.start()
+    assert str(port) in str(raised.value)
+    assert "in use" in str(raised.value)
+
+
+def test_a_program_that_is_no_server_is_an_error_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    program = tmp_path / "no-server"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(redis_server, "find_program", lambda: program)
+    with pytest.raises(RuntimeError, match="did not start"), RedisServer(Durability.VOLATILE):
+        pass
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_it_is_not_reached_by_ctrl_c(server: RedisServer) -> None:
+    """A terminal sends it to the whole group; the harness ends its servers itself, after the audit."""
+    assert os.getpgid(server.pid) != os.getpgrp()
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -1,0 +1,37 @@
+"""README.md tells what its recorded results say: `make readme` after a change of either."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import readme
+from benchmarks.harness.records import RunError, read
+
+
+def test_the_generated_parts_are_those_of_the_run_that_they_name() -> None:
+    text = readme.README.read_text()
+    assert readme.generated(text, readme.source_of(text)) == text
+
+
+def test_the_run_is_finished_and_in_the_repository() -> None:
+    run = readme.source_of(readme.README.read_text())
+    assert read(run)[0]["finished"]
+    tracked = subprocess.run(
+        ["git", "ls-files", "--", run], cwd=readme.ROOT, capture_output=True, text=True, check=True
+    )
+    assert {Path(path).name for path in tracked.stdout.split()} >= {"run.json", "trials.jsonl", "table.md"}
+
+
+def test_a_changed_table_is_noticed() -> None:
+    text = readme.README.read_text()
+    assert "| driver_dict:default |" in text
+    stale = text.replace("| driver_dict:default |", "| driver_dict:other |")
+    assert readme.generated(stale, readme.source_of(stale)) != stale
+
+
+def test_a_readme_that_names_no_run_is_an_error() -> None:
+    with pytest.raises(RunError, match="names no run"):
+        readme.source_of("# nothing")
