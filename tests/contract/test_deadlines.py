@@ -57,6 +57,7 @@ def test_a_hung_backend(row: Row, breakable: Environment, bank: str) -> None:
         deposit = call("deposit", "a", 5, op_id=("s", 2))
         reads = [call("balance", "a"), call("snapshot")]
         if row.caller is Caller.TASK:
+            reads.pop()  # a worker has two threads for tasks; an audit is a driver's business
             accounts = InTasks(handle, breakable.client, running[:1])
         with ThreadPoolExecutor() as threads:
             _all_at_once(accounts, threads, [call("balance", "a")] * 3)  # connect before

@@ -137,11 +137,10 @@ def test_insufficient_funds(funded: Accounts, claims: Capabilities) -> None:
 
 
 def test_amounts_out_of_range(funded: Accounts, claims: Capabilities) -> None:
-    for amount in (0, -1, -100, -(2**53), -(2**70), MAX_MONEY + 1, 2**63, 2**64, 10**30):
-        calls = changes_with(amount=amount)
-        if amount == 0:
-            calls = calls[1:]  # an opening of 0 is a good one
-        refused(funded, InvalidAmount, in_scope(claims, calls))
+    amounts = (-1, -100, -(2**53), -(2**70), MAX_MONEY + 1, 2**63, 2**64, 10**30)
+    calls = [each for amount in amounts for each in changes_with(amount=amount)]
+    calls += changes_with(amount=0)[1:]  # an opening of 0 is a good one
+    refused(funded, InvalidAmount, in_scope(claims, calls))
     refused(funded, InvalidAmount, in_scope(claims, changes_with(amount=-1, op_id=("s", 1))[3:]))
     refused(
         funded, InvalidAmount, [call("deposit", "a", 0, op_id=("s", 2)), call("deposit", "a", 2**80, op_id=("s", 3))]

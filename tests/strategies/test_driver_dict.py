@@ -104,7 +104,7 @@ def test_over_tls(bank: str) -> None:
 
 
 def test_on_a_cluster_in_this_process(bank: str) -> None:
-    with own_cluster(processes=False, protocol="inproc") as cluster, Client(cluster, set_as_default=False) as client:  # noqa: SIM117
+    with own_cluster(processes=False, protocol="inproc") as cluster, Client(cluster, set_as_default=False) as client:
         with DriverDict.open(Context(client=client, bank=bank, timeout_s=5)) as accounts:
             accounts.open_account("a", 1)
             assert in_task(client, accounts, "deposit", "a", 1)[:2] == (2, 2)
