@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from strategies.interface import (
@@ -194,24 +195,28 @@ class _Door:
     """Listens in the driver, on the client's own event loop, for calls from tasks."""
 
     def __init__(self, client: Client, timeout_s: float) -> None:
-        try:
-            Cluster.of_client(client)
-        except NoCluster as error:
-            raise Unavailable(str(error)) from error
         self._client = client
         self._users = 0
         self._comms: set[Comm] = set()
-        self._listener: Listener = client.sync(self._listen, callback_timeout=timeout_s)
+        client.sync(self._listen, callback_timeout=timeout_s)
         self.address: str = self._listener.contact_address
 
     @classmethod
     def enter(cls, client: Client, timeout_s: float) -> _Door:
-        """The door of this client, opened by the first handle; each handle must `leave` it."""
-        with _registry_lock:
-            door = _doors.get(client.id)
-            if door is None:
-                door = _doors[client.id] = cls(client, timeout_s)
-            door._users += 1
+        """The door of this client, opened by the first handle; each handle must `leave` it.
+
+        Raises:
+            Unavailable: the client is closed, or its event loop does not answer.
+        """
+        try:
+            Cluster.of_client(client)
+            with _registry_lock:
+                door = _doors.get(client.id)
+                if door is None:
+                    door = _doors[client.id] = cls(client, timeout_s)
+                door._users += 1
+        except (NoCluster, OSError) as error:
+            raise Unavailable(f"tasks could not reach the driver: {error}; open it on another client") from error
         return door
 
     def leave(self) -> None:
@@ -220,10 +225,10 @@ class _Door:
             if self._users:
                 return
             del _doors[self._client.id]
-        if self._client.status == "running":
-            self._client.sync(self._stop)
+        with suppress(RuntimeError):  # the client's event loop is closed, and the door with it
+            self._client.loop.add_callback(self._guard.cancel)
 
-    async def _listen(self) -> Listener:
+    async def _listen(self) -> None:
         from distributed.comm import get_address_host, listen
         from distributed.utils import get_ip
 
@@ -231,24 +236,20 @@ class _Door:
         protocol = scheduler.partition("://")[0]
         # The address that packets to the scheduler leave from is one that its workers can reach.
         where = "" if protocol == "inproc" else f"{get_ip(get_address_host(scheduler))}:0"
-        self._guard = asyncio.ensure_future(self._close_with_client())
-        return await listen(f"{protocol}://{where}", self._serve, **self._client.security.get_listen_args("client"))
+        self._listener: Listener = await listen(
+            f"{protocol}://{where}", self._serve, **self._client.security.get_listen_args("client")
+        )
+        self._guard = asyncio.ensure_future(self._close_in_time())
 
-    async def _close_with_client(self) -> None:
-        """A closed client's event loop would leave tasks at an open door with nobody behind it."""
+    async def _close_in_time(self) -> None:
+        """Until the last handle leaves, or the client closes: then nobody is behind the door any more."""
         try:
             while self._client.status not in ("closing", "closed"):
                 await asyncio.sleep(_GUARD_S)
         finally:
-            self._close()
-
-    async def _stop(self) -> None:
-        self._guard.cancel()
-
-    def _close(self) -> None:
-        self._listener.stop()
-        for comm in list(self._comms):
-            comm.abort()
+            self._listener.stop()
+            for comm in list(self._comms):
+                comm.abort()
 
     async def _serve(self, comm: Comm) -> None:
         from distributed.protocol import to_serialize

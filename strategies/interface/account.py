@@ -103,6 +103,13 @@ class Accounts(ABC):
     numbers behind its session's highest is `OperationExpired`. Without an op id, a call sent
     again is another operation. What is remembered of a session lives as long as the state it
     protects: use one session per client, not one per call.
+
+    Across handles, the same payload has one effect and gets its first answer. Where state is sharded, a
+    mismatch on another owner's account, and expiry by numbers that other owners saw, are told only within
+    one handle (docs/adr/0002-op-ids-in-sharded-strategies.md).
+
+    A transfer from an account to itself, where transfers are claimed, is a withdrawal and a deposit. Of
+    several reasons to reject an operation, any may be given.
     """
 
     name: ClassVar[str]
