@@ -44,9 +44,15 @@ class Cell:
         return self.accounts.claims(self.variant)
 
     @property
+    def name(self) -> str:
+        """The strategy's name in records; with the class's, where it is in a file: that may hold several."""
+        path, _, class_name = self.strategy.rpartition(":")
+        return f"{self.accounts.name}.{class_name}" if path.endswith(".py") else self.accounts.name
+
+    @property
     def row(self) -> str:
         """The strategy's name and variant, as tables show it."""
-        return f"{self.accounts.name}:{self.variant}"
+        return f"{self.name}:{self.variant}"
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def check(history: History, names: Sequence[str], opening: int, final: Mapping[s
             final_balance,
             ok=not lost and not duplicated.any(),
         ),
-        linearizable=_linearizable(history, unknowns),
+        linearizable=_linearizable(history, unknowns, opening),
     )
 
 
@@ -79,14 +79,25 @@ def _signed(history: History) -> Int64s:
 def _survivors(acknowledged: History, final_seq: Int64s, final_epoch: Int64s) -> Bools:
     """Which acknowledged changes lie on the way to the final state.
 
-    Two acknowledged under one account's same seq cannot both: one of them was overwritten.
+    A later owner's first change of an account shows from where it went on: what an earlier owner
+    acknowledged from that seq on is gone. Of two under one seq of one owner, one was overwritten.
     """
-    account = acknowledged.account
-    on_the_way = (acknowledged.seq <= final_seq[account]) & (acknowledged.epoch == final_epoch[account])
-    order = np.lexsort((acknowledged.sent_ns, acknowledged.seq, account))
-    repeated = np.zeros(len(acknowledged), dtype=np.bool_)
-    repeated[order[1:]] = (np.diff(account[order]) == 0) & (np.diff(acknowledged.seq[order]) == 0)
-    survivors: Bools = on_the_way & ~repeated
+    survivors: Bools = (acknowledged.seq <= final_seq[acknowledged.account]) & (
+        acknowledged.epoch <= final_epoch[acknowledged.account]
+    )
+    order = np.lexsort((acknowledged.sent_ns, acknowledged.seq, -acknowledged.epoch, acknowledged.account))
+    account, epoch, seq = acknowledged.account[order], acknowledged.epoch[order], acknowledged.seq[order]
+    repeated = (np.diff(account) == 0) & (np.diff(epoch) == 0) & (np.diff(seq) == 0)
+    survivors[order[1:][repeated]] = False
+    # Owners of an account, the latest first: each one's first seq bounds those before it.
+    new_account = np.diff(account, prepend=-1) != 0
+    starts = np.flatnonzero(new_account | (np.diff(epoch, prepend=-1) != 0))
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=False):
+        if new_account[start]:
+            bound = np.iinfo(np.int64).max
+        rows = order[start:end]
+        survivors[rows] &= acknowledged.seq[rows] < bound
+        bound = min(bound, int(seq[start]))
     return survivors
 
 
@@ -106,7 +117,7 @@ def _conserved(
     return not rest.any()
 
 
-def _linearizable(history: History, unknowns: Int64s) -> str:
+def _linearizable(history: History, unknowns: Int64s, opening: int) -> str:
     """Replay each account's answers in the order that their receipts claim.
 
     Linear after a sort: with `seq` given, an order that respects real time exists only if no
@@ -116,12 +127,21 @@ def _linearizable(history: History, unknowns: Int64s) -> str:
     if not len(answers):
         return "unknown"
     is_read = answers.function == BALANCE
-    order = np.lexsort((answers.sent_ns, is_read, answers.seq, answers.epoch, answers.account))
+    order = np.lexsort((answers.sent_ns, is_read, answers.seq, answers.account))
     account, seq, is_read = answers.account[order], answers.seq[order], is_read[order]
     balance, change = answers.balance[order], _signed(answers)[order]
     epoch, sent, done = answers.epoch[order], answers.sent_ns[order], answers.done_ns[order]
 
-    same = (np.diff(account) == 0) & (np.diff(epoch) == 0)
+    # Each account's first answer follows from its opening, which had seq 1.
+    first = np.concatenate([[True], np.diff(account) != 0])
+    first_change = np.where(is_read[first], 0, change[first])
+    if np.any(seq[first] < np.where(is_read[first], 1, 2)) or np.any(
+        (seq[first] == np.where(is_read[first], 1, 2)) & (balance[first] != opening + first_change)
+    ):
+        return "no"
+    same = np.diff(account) == 0
+    if np.any(same & (np.diff(epoch) < 0)):
+        return "no"  # an earlier owner changed what a later one had taken over
     step = np.diff(seq)
     wrong_balance = np.where(
         is_read[1:], (step == 0) & (np.diff(balance) != 0), (step == 1) & (np.diff(balance) != change[1:])
@@ -141,6 +161,7 @@ def _linearizable(history: History, unknowns: Int64s) -> str:
     # What is missing between two answers' seqs must be operations whose fate is unknown.
     missing = np.where(same, np.maximum(np.where(is_read[1:], step, step - 1), 0), 0)
     gaps = np.bincount(account[1:], weights=missing, minlength=len(unknowns))
+    gaps[account[first]] += seq[first] - np.where(is_read[first], 1, 2)
     if np.any(gaps > unknowns):
         return "no"
     return "yes"

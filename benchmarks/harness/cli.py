@@ -101,9 +101,12 @@ def run(
 ) -> None:
     """Measure, write the run's folder, print the table and say where the report is."""
     _quiet_dask()
+    recorded: Run | None = None
     try:
         if resume is not None:
             recorded = Run.resume(resume)
+            if not isinstance(recorded.about.get("plan"), dict):
+                raise RunError(f"{resume / 'run.json'} holds no plan, so the run cannot be continued")
             plan = _plan_of(recorded.about["plan"])
         else:
             if seconds is not None and not 0 < seconds <= 3600:
@@ -119,7 +122,6 @@ def run(
                 seconds=seconds,
                 seed=seed,
             )
-            recorded = None
         with Environment(scheduler=scheduler, redis_url=redis_url) as environment:
             if recorded is None:
                 about = {"command": _command(plan, scheduler, redis_url), "plan": asdict(plan)}
@@ -234,7 +236,7 @@ def _measure_all(plan: Plan, recorded: Run, environment: Environment) -> list[Tr
         task = progress.add_task("measuring", total=len(todo))
         for cell, repeat in todo:
             progress.update(task, description=f"{cell.row} {cell.fault or cell.workload} {cell.caller}")
-            key = (cell.accounts.name, cell.variant, cell.workload, cell.caller, cell.clients, cell.fault, repeat)
+            key = (cell.name, cell.variant, cell.workload, cell.caller, cell.clients, cell.fault, repeat)
             undecided = (*key[:-1], 0)
             if key not in done and not _never_measured(trials, undecided):
                 trial = measure.measure(cell, environment, plan.settings, repeat, trial_seed(plan.seed, cell, repeat))

@@ -8,10 +8,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from benchmarks.harness.redis_server import RedisServer, ServerMissing, find_program
 from strategies.interface import Capabilities, Context, Durability, Resource
@@ -197,9 +198,10 @@ class Environment:
 
     def redacted(self, text: str) -> str:
         """The text without the secrets that the harness was given."""
-        secret = urlsplit(self._redis_url or "").password
-        for form in filter(None, {secret, unquote(secret or "")}):
-            text = text.replace(form, "***")
+        parts = urlsplit(self._redis_url or "")
+        for secret in (parts.password, *parse_qs(parts.query).get("password", ())):
+            for form in filter(None, (secret, unquote(secret or ""), quote(unquote(secret or ""), safe=""))):
+                text = text.replace(form, "***")
         return text
 
     def _connect_to_users_cluster(self, address: str) -> None:
@@ -225,6 +227,8 @@ def _interrupts_blocked() -> Iterator[None]:
 
     A terminal sends it to the whole process group; the harness alone decides how its workers end.
     """
+    # Else the first worker starts it, which unblocks SIGINT in that thread (bpo-33613).
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -35,6 +35,7 @@ CAPACITY = 1_000_000
 
 START_S = 0.1
 """How long clients wait for each other before the first operation."""
+_TASKS_LATE_S = 30.0
 _LONGEST_WAIT_S = 5.0
 """Bound on that wait where clocks differ."""
 
@@ -65,22 +66,32 @@ def _in_threads(
 ) -> list[dict[str, Any]]:
     start_ns = time.time_ns() + int(START_S * 1e9)
 
+    given_up: list[bool] = []
+
     def run(index: int, plan: Plan) -> dict[str, Any]:
-        return drive(accounts, names, *_plain(plan, load), index, session, start_ns)
+        return drive(accounts, names, *_plain(plan, load), index, session, start_ns, given_up)
 
     with ThreadPoolExecutor(len(plans)) as threads:
-        return list(threads.map(run, range(len(plans)), plans))
+        try:
+            return list(threads.map(run, range(len(plans)), plans))
+        except BaseException:
+            given_up.append(True)  # else Ctrl-C would wait for the load to end
+            raise
 
 
 def _in_tasks(
     accounts: Accounts, names: list[str], plans: list[Plan], load: Load, session: str, client: Client
 ) -> list[dict[str, Any]]:
+    from distributed import wait
+
     workers = sorted(client.nthreads())
+    # Dask pickles by reference what this process can import; a file of the user's own, workers cannot.
+    handle = cloudpickle.dumps(accounts)
     start_ns = time.time_ns() + int(3 * START_S * 1e9)
     futures = [
         client.submit(
             drive,
-            accounts,
+            handle,
             names,
             *_plain(plan, load),
             index,
@@ -93,6 +104,7 @@ def _in_tasks(
         for index, plan in enumerate(plans)
     ]
     try:
+        wait(futures, timeout=3 * START_S + load.seconds + _TASKS_LATE_S)
         parts: list[dict[str, Any]] = client.gather(futures)
         return parts
     finally:
@@ -104,7 +116,7 @@ def _plain(plan: Plan, load: Load) -> tuple[Any, Any, Any, float, float | None]:
 
 
 def drive(
-    accounts: Accounts,
+    accounts: Accounts | bytes,
     names: list[str],
     functions: Any,
     targets: Any,
@@ -114,6 +126,7 @@ def drive(
     index: int,
     session: str,
     start_ns: int,
+    given_up: list[bool] | None = None,
 ) -> dict[str, Any]:
     """Be one client: call, wait for the answer, call again. Returns the columns of `History`.
 
@@ -121,9 +134,10 @@ def drive(
     """
     import numpy as np
 
+    handle: Accounts = cloudpickle.loads(accounts) if isinstance(accounts, bytes) else accounts
     length = len(functions)
     function_of, target_of, amount_of = functions.tolist(), targets.tolist(), amounts.tolist()
-    deposit, withdraw, balance = accounts.deposit, accounts.withdraw, accounts.balance
+    deposit, withdraw, balance = handle.deposit, handle.withdraw, handle.balance
     session = f"{session}-{index}"
     clock = time.perf_counter_ns
     due_ns, sent_ns, done_ns, fates = array("q"), array("q"), array("q"), array("b")
@@ -134,7 +148,7 @@ def drive(
     begin_ns = clock()
     end_ns = begin_ns + int(seconds * 1e9)
     number = 0
-    while number < CAPACITY:
+    while number < CAPACITY and not given_up:
         sent = due = clock()
         if interval_ns:
             due = begin_ns + number * interval_ns

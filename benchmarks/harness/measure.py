@@ -224,7 +224,7 @@ def _unmeasured(cell: Cell, decision: Decision, repeat: int, seed: int) -> Trial
 
 def _blank(cell: Cell, repeat: int, seed: int, status: Status, reason: str | None) -> Trial:
     return Trial(
-        strategy=cell.accounts.name,
+        strategy=cell.name,
         variant=cell.variant,
         workload=cell.workload,
         caller=cell.caller,

@@ -131,7 +131,10 @@ class Run:
     def finish(self) -> None:
         """Note that every trial of the run was measured."""
         self.about["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._write_about()
+        try:
+            self._write_about()
+        except OSError as error:
+            raise RunError(f"{self.folder} can no longer be written: {error.strerror}") from error
 
     def _write_about(self) -> None:
         _write_atomically(self.folder / "run.json", json.dumps(self.about, indent=2, allow_nan=False) + "\n")
@@ -149,6 +152,8 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Trial]]:
         raise RunError(f"{folder} is not a run's folder: run.json cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
         raise RunError(f"{folder / 'run.json'} is not JSON: {error}") from error
+    if not isinstance(about, dict):
+        raise RunError(f"{folder / 'run.json'} is not a run's: it holds no object")
     if about.get("format", 0) > FORMAT:
         raise RunError(f"{folder} has format {about['format']}, this program reads up to {FORMAT}; update it")
     known = {field.name for field in fields(Trial)}
@@ -158,7 +163,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Trial]]:
     for number, line in enumerate(lines, start=1):
         try:
             trials.append(Trial(**{name: value for name, value in json.loads(line).items() if name in known}))
-        except (json.JSONDecodeError, TypeError) as error:
+        except (json.JSONDecodeError, TypeError, AttributeError) as error:
             if number == len(lines) and not line.endswith("\n"):
                 break
             raise RunError(f"{path}, line {number}, is not a trial: {error}") from error
@@ -182,9 +187,9 @@ def latest_run(parent: Path = _ROOT / "results" / "runs") -> Path:
     Raises:
         RunError: there is none.
     """
-    for folder in sorted(parent.glob("*-*"), reverse=True):
-        if read(folder)[0]["finished"]:
-            return folder
+    for about in sorted(parent.glob("*/run.json"), reverse=True):
+        if read(about.parent)[0]["finished"]:
+            return about.parent
     raise RunError(f"there is no finished run in {parent}; make one with: make bench")
 
 

@@ -98,7 +98,8 @@ class RedisServer:
             self._reap()
             if self._port:
                 break  # it must come back where its clients look for it
-        log = (self._directory / "log").read_text(errors="replace").splitlines()[-5:]
+        path = self._directory / "log"
+        log = path.read_text(errors="replace").splitlines()[-5:] if path.exists() else ["(there is none)"]
         raise RuntimeError("the Redis server did not start; its log ends: " + " | ".join(log))
 
     def kill(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from benchmarks.harness.cells import Status
-from benchmarks.harness.records import Trial, read
+from benchmarks.harness.records import RunError, Trial, read
 from benchmarks.harness.statistics import Summary, summary
 from strategies.interface import Caller, Durability
 
@@ -39,9 +39,12 @@ class Metric:
 def write(folder: Path) -> Path:
     """Write `table.md` and `report.html` into the run's folder; returns the page's path."""
     about, trials = read(folder)
-    (folder / "table.md").write_text(tables(about, trials))
-    page = folder / "report.html"
-    page.write_text(_page(about, trials))
+    try:
+        (folder / "table.md").write_text(tables(about, trials))
+        page = folder / "report.html"
+        page.write_text(_page(about, trials))
+    except OSError as error:
+        raise RunError(f"the report cannot be written into {folder}: {error.filename}: {error.strerror}") from error
     return page
 
 
@@ -176,7 +179,7 @@ def _notes(trials: Sequence[Trial]) -> list[str]:
     notes = []
     for trial in trials:
         what = f"{trial.row}, {trial.fault or trial.workload}, {trial.caller}"
-        if trial.status != Status.OK and trial.repeat == 0:
+        if trial.status != Status.OK and (trial.repeat == 0 or trial.status == Status.FAILED):
             notes.append(f"- {MARKS[Status(trial.status)]}: {what}: {trial.reason}")
         elif trial.trusted is False:
             notes.append(f"- not trusted: {what}, repeat {trial.repeat}: {trial.distrust}")
@@ -249,7 +252,7 @@ def _verdicts(trials: Sequence[Trial]) -> str:
 def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
     header, *rows = table
     lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(entry) for entry in line) + " |" for line in lines]
+    return ["| " + " | ".join(str(entry).replace("|", "\\|") for entry in line) + " |" for line in lines]
 
 
 # -- plots and page --------------------------------------------------------------------------------
@@ -260,6 +263,7 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["text.parse_math"] = False  # names are the users', not formulas
     matplotlib.rcParams["svg.hashsalt"] = "dask-state-bench"  # the same figure gives the same file
     from matplotlib import pyplot
 
@@ -291,7 +295,10 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
             axes.text(found.high * 1.05, at, metric.write(found.median), va="center", fontsize=7)
     axes.set_yticks(range(len(rows)), [f"{strategy}:{variant}" for strategy, variant, _ in rows], fontsize=8)
     axes.set_xscale("log")
-    axes.margins(x=0.12)
+    # Several times the range, so that a decade is in it: without one, every minor tick gets a label.
+    drawn = [found for cell in by_cell.values() if (found := _spread(cell, metric)) is not None]
+    if drawn:
+        axes.set_xlim(min(found.low for found in drawn) / 4, max(found.high for found in drawn) * 4)
     axes.set_xlabel(f"{metric.title}, {workload} (log scale)")
     handles = [
         matplotlib.patches.Patch(color=_COLOURS[name], label=name.replace("_", " "))
