@@ -295,6 +295,8 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
             axes.text(found.high * 1.05, at, metric.write(found.median), va="center", fontsize=7)
     axes.set_yticks(range(len(rows)), [f"{strategy}:{variant}" for strategy, variant, _ in rows], fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")  # the default writes powers as formulas
+    axes.xaxis.set_minor_formatter("")
     # Several times the range, so that a decade is in it: without one, every minor tick gets a label.
     drawn = [found for cell in by_cell.values() if (found := _spread(cell, metric)) is not None]
     if drawn:
@@ -346,7 +348,7 @@ _TEMPLATE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Where Dask state can live: run of {{ about.started }}</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
