@@ -9,7 +9,7 @@ import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import psutil
@@ -75,6 +75,8 @@ def measure(cell: Cell, environment: Environment, settings: Settings, repeat: in
             return _measure_speed(cell, environment, settings, repeat, seed)
         return _measure_fault(cell, environment, settings, repeat, seed)
     except Exception as error:
+        with suppress(TimeoutError):  # what failed may have cost the cluster a worker, which the next trial needs
+            environment.await_workers()
         return _unmeasured(
             cell, Decision(Status.FAILED, environment.redacted(f"{type(error).__name__}: {error}")), repeat, seed
         )
