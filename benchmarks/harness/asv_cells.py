@@ -22,7 +22,7 @@ ROWS = [f"{name}:{variant}" for name in names() for variant in load(name).capabi
 
 _SEED = 1
 _CLIENTS = 4
-_SPEED = Settings(seconds=0.3, warmup_s=0.1)
+_SPEED = Settings(seconds=0.25, warmup_s=0.05)
 _SPEED_TRIALS = 8
 """Fewer than this, and asv can give no interval."""
 _FAULT_TRIALS = 3
@@ -130,8 +130,9 @@ class Footprints:
 
 def _measured(chosen: dict[tuple[str, ...], Cell], settings: Settings, trials: int) -> Cache:
     found: Cache = {parameters: [] for parameters in chosen}
-    with Environment() as environment:
-        for repeat in range(trials):
+    for repeat in range(trials):
+        # A new environment per block: one that served asv for minutes was seen to lose all its workers.
+        with Environment() as environment:
             for parameters, cell in chosen.items():
                 trial = measure(cell, environment, settings, repeat, trial_seed(_SEED, cell, repeat))
                 found[parameters].append(trial)
