@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 import time
 from array import array
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cloudpickle
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from benchmarks.harness.workloads import Plan
+
+T = TypeVar("T")
 
 CAPACITY = 1_000_000
 """Operations that one client records at most; it stops there."""
@@ -87,10 +90,11 @@ def _in_tasks(
     workers = sorted(client.nthreads())
     # Dask pickles by reference what this process can import; a file of the user's own, workers cannot.
     handle = cloudpickle.dumps(accounts)
+    task = _shipped_by_value(drive)
     start_ns = time.time_ns() + int(3 * START_S * 1e9)
     futures = [
         client.submit(
-            drive,
+            task,
             handle,
             names,
             *_plain(plan, load),
@@ -109,6 +113,21 @@ def _in_tasks(
         return parts
     finally:
         client.cancel(futures)
+
+
+def _shipped_by_value(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, for workers that cannot import this module: asv's cannot, and die of trying.
+
+    Dask pickles by reference whatever this process can, in spite of cloudpickle's register; a function
+    within a function it cannot.
+    """
+    payload = cloudpickle.dumps(function)
+
+    def call(*arguments: Any) -> T:
+        shipped: Callable[..., T] = cloudpickle.loads(payload)
+        return shipped(*arguments)
+
+    return call
 
 
 def _plain(plan: Plan, load: Load) -> tuple[Any, Any, Any, float, float | None]:
