@@ -130,9 +130,8 @@ class Footprints:
 
 def _measured(chosen: dict[tuple[str, ...], Cell], settings: Settings, trials: int) -> Cache:
     found: Cache = {parameters: [] for parameters in chosen}
-    for repeat in range(trials):
-        # A new environment per block: one that served asv for minutes was seen to lose all its workers.
-        with Environment() as environment:
+    with Environment() as environment:
+        for repeat in range(trials):
             for parameters, cell in chosen.items():
                 trial = measure(cell, environment, settings, repeat, trial_seed(_SEED, cell, repeat))
                 found[parameters].append(trial)
