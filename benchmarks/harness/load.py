@@ -118,8 +118,8 @@ def _in_tasks(
 def _shipped_by_value(function: Callable[..., T]) -> Callable[..., T]:
     """The function, for workers that cannot import this module: asv's cannot, and die of trying.
 
-    Dask pickles by reference whatever this process can, in spite of cloudpickle's register; a function
-    within a function it cannot.
+    Dask asks cloudpickle's register of modules only about the outermost object, which is a graph; a function
+    within a function is never taken by reference.
     """
     payload = cloudpickle.dumps(function)
 
