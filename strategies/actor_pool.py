@@ -27,6 +27,7 @@ class ActorPool(ActorAccounts):
         retries=Retries.SAFE_WITH_OP_ID,
         callers=CALLERS,
         needs=NEEDS,
+        sharded=True,
         variants=VARIANTS,
     )
 
@@ -41,7 +42,7 @@ class ActorPool(ActorAccounts):
     @classmethod
     def open(cls, context: Context) -> Self:
         bank = ActorBank.of(context, cls.name)
-        return cls(bank, bank.open_shards(SHARDS))
+        return cls(bank, bank.open_shards(context.shards or SHARDS))
 
     def _owner(self, account: str, deadline: float, *, make: bool = False) -> ActorRef:
         return self._shards[self._ring.shard_of(account)]

@@ -1,7 +1,8 @@
-"""README.md tells what its recorded results say: `make readme` after a change of either."""
+"""README.md and docs/method.md tell what recorded results say: `make readme` after a change of either."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,20 @@ from benchmarks.harness.records import RunError, read
 def test_the_generated_parts_are_those_of_the_run_that_they_name() -> None:
     text = readme.README.read_text()
     assert readme.generated(text, readme.source_of(text)) == text
+
+
+def test_so_are_those_of_the_method() -> None:
+    text = readme.METHOD.read_text()
+    run = readme.source_of(text)
+    assert readme.generated_method(text, run) == text
+    assert readme.CURVE.read_text() == readme.curve_plot(run)
+
+
+def test_every_row_of_the_recorded_selftest_holds() -> None:
+    recorded = json.loads(readme.SELFTEST.read_text())
+    assert not recorded["short"]
+    assert len(recorded["selftest"]) >= 8
+    assert all(row["holds"] is True for row in recorded["selftest"])
 
 
 def test_the_run_is_finished_and_in_the_repository() -> None:

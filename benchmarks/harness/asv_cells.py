@@ -22,7 +22,7 @@ ROWS = [f"{name}:{variant}" for name in names() for variant in load(name).capabi
 
 _SEED = 1
 _CLIENTS = 4
-_SPEED = Settings(seconds=0.25, warmup_s=0.05)
+_SPEED = Settings(seconds=0.3, warmup_s=0.1)
 _SPEED_TRIALS = 8
 """Fewer than this, and asv can give no interval."""
 _FAULT_TRIALS = 3

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from benchmarks.harness import faults
+from benchmarks.harness import faults, workloads
 from benchmarks.harness.environment import Environment
-from benchmarks.harness.workloads import UNIT_DEPOSITS
-from strategies.interface import Accounts, Caller, Capabilities, Fault, load
+from benchmarks.harness.load import Arrivals
+from benchmarks.harness.workloads import UNIT_DEPOSITS, Workload
+from strategies.interface import Accounts, Batched, Caller, Capabilities, Fault, Pipelined, Transfers, load
 
 
 class Status(StrEnum):
@@ -31,7 +33,19 @@ class Cell:
     workload: str
     caller: Caller
     clients: int
+    """Concurrent callers, over all processes."""
     fault: Fault | None = None
+    drivers: int = 1
+    """Driver processes that call; several have copies of the handle, as tasks do."""
+    arrivals: Arrivals = Arrivals.CLOSED
+    rate_per_s: float | None = None
+    """Operations due each second, all callers together; with an open loop only."""
+    batch: int | None = None
+    """Operations in each call of `apply`; None for calls of their own."""
+    window: int | None = None
+    """Operations that each caller has in flight by `submit`; None for one call at a time."""
+    shards: int | None = None
+    """Owners of the accounts; None for the strategy's own number."""
 
     @property
     def accounts(self) -> type[Accounts]:
@@ -42,6 +56,11 @@ class Cell:
     def claims(self) -> Capabilities:
         """What is claimed for this variant."""
         return self.accounts.claims(self.variant)
+
+    @property
+    def mix(self) -> Workload:
+        """What its callers do."""
+        return workloads.load(self.workload)
 
     @property
     def name(self) -> str:
@@ -73,6 +92,9 @@ def decide(cell: Cell, environment: Environment) -> Decision:
         out_of_reach = faults.load(cell.fault).out_of_reach(claims)
         if out_of_reach:
             return Decision(Status.NOT_APPLICABLE, out_of_reach)
+    unclaimed = _unclaimed(cell, claims)
+    if unclaimed:
+        return Decision(Status.NOT_APPLICABLE, f"{cell.row} claims no {unclaimed}")
     missing = environment.missing(claims)
     if missing is None and cell.fault is not None:
         missing = faults.load(cell.fault).missing(environment)
@@ -81,14 +103,32 @@ def decide(cell: Cell, environment: Environment) -> Decision:
     return Decision(Status.OK)
 
 
+def _unclaimed(cell: Cell, claims: Capabilities) -> str | None:
+    """What the cell takes and the strategy does not claim; None if it claims all of it."""
+    transfers = cell.mix.transfers
+    if transfers is not Transfers.NONE and claims.transfers is not transfers:
+        return f"transfers between {transfers} accounts, only {claims.transfers}"
+    if cell.drivers > 1 and Caller.TASK not in claims.callers:
+        return "handles that other processes can use"
+    if cell.shards is not None and not claims.sharded:
+        return "shards"
+    if cell.batch is not None and not issubclass(cell.accounts, Batched):
+        return "batched calls"
+    if cell.window is not None and not issubclass(cell.accounts, Pipelined):
+        return "pipelined calls"
+    if transfers is not Transfers.NONE and (cell.batch is not None or cell.window is not None):
+        return "transfers as operations by value: these have one receipt each"
+    return None
+
+
 def speed_cells(
-    rows: Iterable[tuple[str, str]], workloads: Sequence[str], callers: Sequence[Caller], clients: int
+    rows: Iterable[tuple[str, str]], mixes: Sequence[str], callers: Sequence[Caller], clients: int, **form: Any
 ) -> list[Cell]:
-    """Every strategy's variant × workload × caller."""
+    """Every strategy's variant × workload × caller, in one form: the other fields of `Cell`."""
     return [
-        Cell(strategy, variant, workload, caller, clients)
+        Cell(strategy, variant, workload, caller, clients, **form)
         for strategy, variant in rows
-        for workload in workloads
+        for workload in mixes
         for caller in callers
     ]
 

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import json
-import logging
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.harness import baselines, cells, measure, report, workloads
+from benchmarks.harness import baselines, compare, export, measure, options, report, selftests, sweeps, workloads
 from benchmarks.harness.cells import Cell, Status
-from benchmarks.harness.environment import Environment, ResourceError, without_secret
-from benchmarks.harness.measure import QUICK, Settings, trial_seed
-from benchmarks.harness.records import Run, RunError, Trial, git_commit, machine, read, versions
-from strategies.interface import Caller, Fault, UnknownStrategy, load, names
-
-RUNS = Path("results/runs")
-
-_DONE, _CELL_FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
-_QUICK_REPEATS, _REPEATS = 3, 5
+from benchmarks.harness.environment import Environment
+from benchmarks.harness.load import Arrivals
+from benchmarks.harness.measure import trial_seed
+from benchmarks.harness.options import RUNS, console, plain_errors
+from benchmarks.harness.plan import (
+    QUICK_REPEATS,
+    REPEATS,
+    Plan,
+    UsageError,
+    checked,
+    fault_named,
+    rows_of,
+    spelled_workloads,
+)
+from benchmarks.harness.progress import Progress, expected_total_text
+from benchmarks.harness.records import Run, RunError, Trial, git_commit, machine, read_all, versions
+from strategies.interface import Caller, Fault, load, names
 
 app = typer.Typer(
     help="Measures where a Dask program can keep state that changes: how fast, and what is lost when something dies.",
@@ -34,186 +38,236 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_console = Console(stderr=True)
-
-
-class UsageError(ValueError):
-    """The command line asks for something that cannot be."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run measures. Recorded with it, so that it can be resumed."""
-
-    quick: bool
-    strategies: tuple[str, ...]
-    workloads: tuple[str, ...]
-    callers: tuple[str, ...]
-    faults: tuple[str, ...]
-    clients: int
-    repeats: int
-    seconds: float | None
-    seed: int
-
-    @property
-    def settings(self) -> Settings:
-        """How long its trials take."""
-        settings = QUICK if self.quick else Settings()
-        return settings if self.seconds is None else replace(settings, seconds=self.seconds)
-
-    def trials(self) -> list[tuple[Cell, int]]:
-        """Every cell and repeat in the order of measuring: each repeat is a block, shuffled by the seed.
-
-        Speed comes before faults, which cost the cluster a worker each.
-        """
-        rows = [row for strategy in self.strategies for row in _rows(strategy)]
-        speeds = cells.speed_cells(rows, self.workloads, [Caller(caller) for caller in self.callers], self.clients)
-        broken = cells.fault_cells(rows, [Fault(fault) for fault in self.faults])
-        chance = random.Random(self.seed)
-        ordered = []
-        for of_kind, repeats in ((speeds, self.repeats), (broken, 1 if self.quick else self.repeats)):
-            for repeat in range(repeats):
-                block = list(of_kind)
-                chance.shuffle(block)
-                ordered += [(cell, repeat) for cell in block]
-        return ordered
 
 
 @app.command()
 def run(
-    quick: Annotated[bool, typer.Option(help="Short trials: the whole matrix within three minutes.")] = False,
-    strategy: Annotated[list[str] | None, typer.Option(help="NAME[:VARIANT], or path/to/file.py:ClassName.")] = None,
-    workload: Annotated[list[str] | None, typer.Option(help="Measure speed on this workload only.")] = None,
+    quick: Annotated[bool, typer.Option(help="Short trials: the usual cells within three minutes.")] = False,
+    strategy: options.Strategies = None,
+    workload: options.Workloads = None,
+    accounts: options.Accounts = None,
+    zipf: options.Zipf = None,
     fault: Annotated[list[str] | None, typer.Option(help="Measure this fault only.")] = None,
-    caller: Annotated[Caller | None, typer.Option(help="Where speed is called from; both unless told.")] = None,
-    clients: Annotated[int, typer.Option(min=1, max=256, help="Concurrent callers in speed trials.")] = 4,
-    seconds: Annotated[float | None, typer.Option(help="Measured time of a speed trial.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Trials per cell.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of operations and of the order of trials.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(help="A Dask cluster of your own, instead of a local one.")] = None,
-    redis_url: Annotated[
-        str | None,
-        typer.Option(envvar="DASK_STATE_BENCH_REDIS_URL", help="A server of your own, instead of embedded ones."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = RUNS,
+    caller: options.FromWhere = None,
+    clients: options.Clients = 4,
+    drivers: options.Drivers = 1,
+    shards: options.Shards = None,
+    batch: options.Batch = None,
+    window: options.Window = None,
+    arrivals: options.ArrivalsOf = Arrivals.CLOSED,
+    rate: Annotated[float | None, typer.Option(help="Operations due each second, with an open loop.")] = None,
+    seconds: options.Seconds = None,
+    repeats: Annotated[int | None, typer.Option(help="Trials per cell.")] = None,
+    seed: options.Seed = 1,
+    scheduler: options.Scheduler = None,
+    redis_url: options.RedisUrl = None,
+    out: options.Out = RUNS,
     resume: Annotated[Path | None, typer.Option(help="Measure what an interrupted run still lacks.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure, write the run's folder, print the table and say where the report is."""
-    _quiet_dask()
     recorded: Run | None = None
-    try:
+    with plain_errors():
         if resume is not None:
             recorded = Run.resume(resume)
+            _warn(recorded.damage)
             if not isinstance(recorded.about.get("plan"), dict):
                 raise RunError(f"{resume / 'run.json'} holds no plan, so the run cannot be continued")
-            plan = _plan_of(recorded.about["plan"])
+            plan = Plan.of_record(recorded.about["plan"])
         else:
-            if seconds is not None and not 0 < seconds <= 3600:
-                raise UsageError(f"--seconds must be above 0 and at most 3600, not {seconds}")
+            usual = workloads.QUICK if quick else workloads.names()
             plan = Plan(
                 quick=quick,
-                strategies=tuple(_checked(strategy or names(), _rows)),
-                workloads=tuple(_checked(workload or ([] if fault else workloads.names()), workloads.load)),
+                strategies=checked(strategy or names(), rows_of),
+                workloads=spelled_workloads(workload or ([] if fault else usual), accounts, zipf),
                 callers=(caller,) if caller else tuple(Caller),
-                faults=tuple(_checked(fault or ([] if workload else list(Fault)), _fault)),
+                faults=checked(fault or ([] if workload else list(Fault)), fault_named),
                 clients=clients,
-                repeats=repeats or (_QUICK_REPEATS if quick else _REPEATS),
+                repeats=(QUICK_REPEATS if quick else REPEATS) if repeats is None else repeats,
                 seconds=seconds,
                 seed=seed,
+                drivers=drivers,
+                shards=shards,
+                batch=batch,
+                window=window,
+                arrivals=arrivals,
+                rate_per_s=rate,
             )
-        with Environment(scheduler=scheduler, redis_url=redis_url) as environment:
-            if recorded is None:
-                about = {"command": _command(plan, scheduler, redis_url), "plan": asdict(plan)}
-                recorded = Run.start(out, about)
-            trials = _measure_all(plan, recorded, environment)
-        recorded.finish()
-        page = report.write(recorded.folder)
-    except (UsageError, UnknownStrategy, workloads.UnknownWorkload, ResourceError, RunError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        if recorded is not None:
-            _console.print(
-                f"Interrupted. Continue with: python -m benchmarks run --resume {recorded.folder}", soft_wrap=True
-            )
-        raise typer.Exit(_INTERRUPTED) from None
-    if as_json:
-        print(
-            json.dumps({"run": str(recorded.folder), **recorded.about, "trials": [asdict(trial) for trial in trials]})
-        )
-    else:
-        print((recorded.folder / "table.md").read_text())
-        print(f"Run:    {recorded.folder}\nReport: {page}")
-    failed = [trial for trial in trials if trial.status == Status.FAILED]
-    wrong = [trial for trial in trials if trial.verdict in ("worse_than_claimed", "better_than_claimed")]
-    for trial in failed:
-        _console.print(f"failed: {_label(trial)}: {trial.reason}", style="red", markup=False, soft_wrap=True)
-    for trial in wrong:
-        _console.print(f"{trial.verdict}: {_label(trial)}", style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(_CELL_FAILED if failed or wrong else _DONE)
-
-
-@app.command(name="list")
-def list_strategies(
-    redis_url: Annotated[str | None, typer.Option(envvar="DASK_STATE_BENCH_REDIS_URL")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Show strategies, variants and claims, and what is missing on this machine to run each."""
-    _quiet_dask()
-    found = []
-    try:
-        with Environment(redis_url=redis_url) as environment:
-            for strategy in names():
-                for _, variant in _rows(strategy):
-                    claims = load(strategy).claims(variant)
-                    found.append(
-                        {
-                            "strategy": strategy,
-                            "variant": variant,
-                            "durability": claims.durability,
-                            "consistency": claims.consistency,
-                            "transfers": claims.transfers,
-                            "retries": claims.retries,
-                            "callers": sorted(claims.callers),
-                            "survives": sorted(claims.survives),
-                            "needs": sorted(claims.needs),
-                            "missing": environment.missing(claims),
-                        }
-                    )
-    except ResourceError as error:
-        _fail(error)
-    if as_json:
-        print(json.dumps({"strategies": found}, indent=2))
-        return
-    print(report.claims_table(found))
-
-
-@app.command(name="report")
-def write_report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
-    """Write the run's table.md and report.html anew."""
-    try:
-        page = report.write(folder)
-    except RunError as error:
-        _fail(error)
-    print((folder / "table.md").read_text())
-    print(f"Report: {page}")
+        try:
+            with Environment(scheduler=scheduler, redis_url=redis_url) as environment:
+                if recorded is None:
+                    recorded = _start(out, plan, plan.command("run", scheduler, redis_url))
+                trials = _measure_all(plan, recorded, environment)
+        except KeyboardInterrupt:
+            if recorded is not None:
+                console.print(
+                    f"Interrupted. Continue with: python -m benchmarks run --resume {recorded.folder}", soft_wrap=True
+                )
+            raise typer.Exit(options.INTERRUPTED) from None
+        _finish(recorded, trials, as_json)
 
 
 @app.command()
-def scoreboard(
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+def search(
+    strategy: options.Strategies = None,
+    workload: options.Workloads = None,
+    target_p99_ms: Annotated[float, typer.Option(help="What the p99 of response times must keep.")] = 10.0,
+    probes: Annotated[int, typer.Option(min=3, max=50, help="Trials of each search at most.")] = sweeps.PROBES,
+    accounts: options.Accounts = None,
+    zipf: options.Zipf = None,
+    caller: options.FromWhere = None,
+    clients: options.Clients = 16,
+    drivers: options.Drivers = 1,
+    shards: options.Shards = None,
+    arrivals: options.ArrivalsOf = Arrivals.POISSON,
+    seconds: options.Seconds = None,
+    seed: options.Seed = 1,
+    scheduler: options.Scheduler = None,
+    redis_url: options.RedisUrl = None,
+    out: options.Out = RUNS,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Measure strategies beside the same calls written by hand, in one run."""
-    _quiet_dask()
-    try:
-        with Environment() as environment:
-            rows = baselines.scoreboard(environment, seed)
-    except ResourceError as error:
-        _fail(error)
+    """Find the highest rate that keeps a latency target, for each cell."""
+    with plain_errors():
+        if arrivals is Arrivals.CLOSED:
+            raise UsageError("a closed loop has no rate to search for; choose --arrivals poisson or constant")
+        if not 0 < target_p99_ms <= 60_000:
+            raise UsageError(f"--target-p99-ms must be above 0 and at most 60000, not {target_p99_ms}")
+        plan = _series_plan(strategy, workload, accounts, zipf, caller, clients, drivers, shards, seconds, seed)
+        command = plan.command(
+            "search", scheduler, redis_url, extra=[f"--target-p99-ms {target_p99_ms:g}", f"--arrivals {arrivals}"]
+        )
+
+        def each(cell: Cell, one: sweeps.Measure) -> dict[str, Any]:
+            return asdict(sweeps.search(cell, one, target_p99_ms, probes, arrivals))
+
+        _series(
+            "search", plan, command, out, each, probes, Environment(scheduler=scheduler, redis_url=redis_url), as_json
+        )
+
+
+@app.command()
+def sweep(
+    over: Annotated[str, typer.Option(help="rate, clients or shards.")] = "rate",
+    values: Annotated[str | None, typer.Option(help="Numbers to go through, with commas between them.")] = None,
+    strategy: options.Strategies = None,
+    workload: options.Workloads = None,
+    accounts: options.Accounts = None,
+    zipf: options.Zipf = None,
+    caller: options.FromWhere = None,
+    clients: options.Clients = 16,
+    drivers: options.Drivers = 1,
+    shards: options.Shards = None,
+    arrivals: options.ArrivalsOf = Arrivals.POISSON,
+    seconds: options.Seconds = None,
+    repeats: Annotated[int, typer.Option(help="Trials per cell.")] = 3,
+    seed: options.Seed = 1,
+    scheduler: options.Scheduler = None,
+    redis_url: options.RedisUrl = None,
+    out: options.Out = RUNS,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure latency over rates, or throughput over clients or shards with a fit of how it scales."""
+    with plain_errors():
+        numbers = _numbers(over, values)
+        plan = _series_plan(
+            strategy, workload, accounts, zipf, caller, clients, drivers, shards, seconds, seed, repeats
+        )
+        extra = [f"--over {over}"] + ([] if values is None else [f"--values {values}"])
+        command = plan.command("sweep", scheduler, redis_url, extra=extra)
+
+        def each(cell: Cell, one: sweeps.Measure) -> None:
+            if over == "rate":
+                sweeps.curve(cell, one, numbers, arrivals, repeats)
+            else:
+                sweeps.over(cell, over, [int(number) for number in numbers or ()], one, repeats)
+
+        trials_each = len(numbers) * repeats if numbers else len(sweeps.CURVE) * repeats + 1
+        _series(
+            "sweep",
+            plan,
+            command,
+            out,
+            each,
+            trials_each,
+            Environment(scheduler=scheduler, redis_url=redis_url),
+            as_json,
+            scaling_over=None if over == "rate" else over,
+        )
+
+
+@app.command(name="list")
+def list_strategies(redis_url: options.RedisUrl = None, as_json: options.AsJson = False) -> None:
+    """Show strategies, variants and claims, and what is missing on this machine to run each."""
+    found = []
+    with plain_errors(), Environment(redis_url=redis_url) as environment:
+        for strategy in names():
+            for _, variant in rows_of(strategy):
+                claims = load(strategy).claims(variant)
+                found.append(
+                    {
+                        "strategy": strategy,
+                        "variant": variant,
+                        "durability": claims.durability,
+                        "consistency": claims.consistency,
+                        "transfers": claims.transfers,
+                        "retries": claims.retries,
+                        "callers": sorted(claims.callers),
+                        "survives": sorted(claims.survives),
+                        "needs": sorted(claims.needs),
+                        "missing": environment.missing(claims),
+                    }
+                )
+    print(json.dumps({"strategies": found}, indent=2) if as_json else report.claims_table(found))
+
+
+@app.command(name="report")
+def write_report(folder: options.RunFolder, as_json: options.AsJson = False) -> None:
+    """Write the run's table.md and report.html anew."""
+    with plain_errors():
+        contents = read_all(folder)
+        _warn(contents.damage)
+        page = report.write(folder)
     if as_json:
-        about = {"commit": git_commit(), "seed": seed, "machine": machine(), "versions": versions()}
-        print(json.dumps({**about, "scoreboard": [asdict(row) for row in rows]}, indent=2))
+        print(_json(folder, contents.about, contents.trials))
+    else:
+        print((folder / "table.md").read_text())
+        print(f"Report: {page}")
+
+
+@app.command(name="compare")
+def compare_runs(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The run that is compared with.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run that is faster or slower.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Say for each cell whether the second run was faster or slower than the first, and how sure that is."""
+    with plain_errors():
+        for folder in (run_a, run_b):
+            _warn(read_all(folder).damage)
+        found = compare.compare(run_a, run_b)
+    print(json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else found.markdown())
+
+
+@app.command(name="export")
+def export_trials(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs' folders.")],
+    to: Annotated[Path, typer.Option(help="The file: .csv or .parquet.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Write trials as one table, a line each."""
+    with plain_errors():
+        _warn(export.write(folders, to))
+    print(json.dumps({"file": str(to)}) if as_json else f"Written: {to}")
+
+
+@app.command()
+def scoreboard(seed: options.Seed = 1, as_json: options.AsJson = False) -> None:
+    """Measure strategies beside the same calls written by hand, in one run."""
+    with plain_errors(), Environment() as environment:
+        rows = baselines.scoreboard(environment, seed)
+    if as_json:
+        print(json.dumps({**_surroundings(seed), "scoreboard": [asdict(row) for row in rows]}, indent=2))
         return
     table = Table("row", "ratio", "95 % interval", "target", "verdict")
     for row in rows:
@@ -221,30 +275,69 @@ def scoreboard(
     Console().print(table)
 
 
+@app.command()
+def selftest(
+    short: Annotated[bool, typer.Option(help="Fewer comparisons and shorter loads, to the same bounds.")] = False,
+    seed: options.Seed = 1,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure the ruler: whether it sees what is not there, misses what is, or is in its own way."""
+    rows = []
+    table = Table("row", "figure", "bound", "holds", "how", title="The ruler, measured")
+    with plain_errors(), Environment() as environment:
+        for row in selftests.selftest(environment, seed, selftests.SHORT if short else selftests.FULL):
+            console.print(f"{row.row}: {row.figure:g} {row.unit} ({row.relation} {row.bound:g})", markup=False)
+            rows.append(row)
+            table.add_row(
+                row.row,
+                f"{row.figure:g} {row.unit}",
+                f"{row.relation} {row.bound:g}",
+                "yes" if row.holds else "no",
+                row.detail,
+            )
+    if as_json:
+        about = {**_surroundings(seed), "short": short, "command": "python -m benchmarks selftest"}
+        print(json.dumps({**about, "selftest": [asdict(row) for row in rows]}, indent=2, allow_nan=False))
+    else:
+        Console().print(table)
+    raise typer.Exit(options.DONE if all(row.holds for row in rows) else options.FAILED)
+
+
+# -- what commands share -----------------------------------------------------------------------------
+
+
+def _start(out: Path, plan: Plan, command: str) -> Run:
+    return Run.start(out, {"command": command, "plan": plan.recorded()})
+
+
 def _measure_all(plan: Plan, recorded: Run, environment: Environment) -> list[Trial]:
-    trials = read(recorded.folder)[1]
+    trials = read_all(recorded.folder).trials
     done = {trial.key for trial in trials}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     todo = plan.trials()
-    with Progress(*columns, console=_console, transient=True) as progress:
-        task = progress.add_task("measuring", total=len(todo))
-        for cell, repeat in todo:
-            progress.update(task, description=f"{cell.row} {cell.fault or cell.workload} {cell.caller}")
-            key = (cell.name, cell.variant, cell.workload, cell.caller, cell.clients, cell.fault, repeat)
-            undecided = (*key[:-1], 0)
-            if key not in done and not _never_measured(trials, undecided):
-                trial = measure.measure(cell, environment, plan.settings, repeat, trial_seed(plan.seed, cell, repeat))
-                recorded.add(trial)
-                trials.append(trial)
-                done.add(key)
-            progress.advance(task)
+    expected_s = [
+        0.0 if _blank_key(cell, repeat) in done else measure.expected_s(cell, environment, plan.settings)
+        for cell, repeat in todo
+    ]
+    console.print(expected_total_text(expected_s), highlight=False)
+    with Progress(console, expected_s) as progress:
+        for index, (cell, repeat) in enumerate(todo):
+            if _blank_key(cell, repeat) in done or _never_measured(trials, _blank_key(cell, 0)):
+                progress.skip(index)
+                continue
+            progress.begin(index, f"{cell.row} {cell.fault or cell.workload} {cell.caller}")
+            trials.append(_measured(cell, environment, plan, repeat, recorded))
+            progress.end(index)
     return trials
+
+
+def _measured(cell: Cell, environment: Environment, plan: Plan, repeat: int, recorded: Run) -> Trial:
+    trial = measure.measure(cell, environment, plan.settings, repeat, trial_seed(plan.seed, cell, repeat))
+    recorded.add(trial)
+    return trial
+
+
+def _blank_key(cell: Cell, repeat: int) -> tuple[Any, ...]:
+    return measure.unmeasured(cell, repeat).key
 
 
 def _never_measured(trials: Sequence[Trial], key: tuple[Any, ...]) -> bool:
@@ -253,66 +346,119 @@ def _never_measured(trials: Sequence[Trial], key: tuple[Any, ...]) -> bool:
     return any(trial.key == key and trial.status in unmeasured for trial in trials)
 
 
-def _rows(strategy: str) -> list[tuple[str, str]]:
-    """The (strategy, variant) pairs that NAME[:VARIANT] or FILE.py:CLASS[:VARIANT] stands for."""
-    name, variant = strategy, None
-    parts = strategy.rsplit(":", 1)
-    if len(parts) == 2 and not parts[0].endswith(".py"):
-        name, variant = parts
-    variants = load(name).capabilities.variants
-    if variant is None:
-        return [(name, each) for each in variants]
-    if variant not in variants:
-        raise UsageError(f"{name} has no variant {variant!r}; it has {', '.join(variants)}")
-    return [(name, variant)]
+def _series_plan(
+    strategy: list[str] | None,
+    workload: list[str] | None,
+    accounts: int | None,
+    zipf: float | None,
+    caller: Caller | None,
+    clients: int,
+    drivers: int,
+    shards: int | None,
+    seconds: float | None,
+    seed: int,
+    repeats: int = 1,
+) -> Plan:
+    return Plan(
+        quick=False,
+        strategies=checked(strategy or names(), rows_of),
+        workloads=spelled_workloads(workload or [report.SUMMARY_WORKLOAD], accounts, zipf),
+        callers=(caller or Caller.DRIVER,),
+        faults=(),
+        clients=clients,
+        repeats=repeats,
+        seconds=seconds,
+        seed=seed,
+        drivers=drivers,
+        shards=shards,
+    )
 
 
-def _fault(name: str) -> Fault:
+def _series(
+    name: str,
+    plan: Plan,
+    command: str,
+    out: Path,
+    each: Callable[[Cell, sweeps.Measure], dict[str, Any] | None],
+    trials_each: int,
+    raised: Environment,
+    as_json: bool,
+    scaling_over: str | None = None,
+) -> None:
+    """Run a series of trials for every cell that can be measured, and record what it found."""
+    trials: list[Trial] = []
+    found: list[dict[str, Any]] = []
+    with raised as environment:
+        recorded = _start(out, plan, command)
+        cells = plan.speed_cells()
+        each_s = [measure.expected_s(cell, environment, plan.settings) for cell in cells]
+        expected_s = [seconds for seconds in each_s for _ in range(trials_each)]
+        console.print(expected_total_text(expected_s), highlight=False)
+        with Progress(console, expected_s) as progress:
+            for place, cell in enumerate(cells):
+                places = iter(range(place * trials_each, (place + 1) * trials_each))
+
+                def one(changed: Cell, repeat: int, places: Iterator[int] = places) -> Trial:
+                    index = next(places)
+                    progress.begin(index, f"{changed.row} {changed.workload} {changed.caller}")
+                    trials.append(_measured(changed, environment, plan, repeat, recorded))
+                    progress.end(index)
+                    return trials[-1]
+
+                result = each(cell, one)
+                if result is not None:
+                    found.append(result)
+                for index in places:
+                    progress.skip(index)
+    if scaling_over is not None:
+        found = sweeps.scaling(trials, scaling_over)
+    recorded.about[name] = found
+    _finish(recorded, trials, as_json)
+
+
+def _numbers(over: str, values: str | None) -> list[float] | None:
+    if over not in ("rate", "clients", "shards"):
+        raise UsageError(f"--over takes rate, clients or shards, not {over!r}")
+    if values is None:
+        return None if over == "rate" else [1.0, 2.0, 4.0, 8.0, 16.0]
     try:
-        return Fault(name)
+        numbers = [float(value) for value in values.split(",")]
     except ValueError:
-        raise UsageError(f"no fault is called {name!r}; there are {', '.join(Fault)}") from None
+        raise UsageError(f"--values takes numbers with commas between them, not {values!r}") from None
+    if any(not 0 < number <= 1e7 or (over != "rate" and number != int(number)) for number in numbers):
+        raise UsageError(f"--values must be positive{'' if over == 'rate' else ' whole'} numbers, not {values!r}")
+    return list(dict.fromkeys(numbers))
 
 
-def _checked(wanted: Sequence[str], check: Callable[[str], object]) -> Sequence[str]:
-    for name in wanted:
-        check(name)
-    return wanted
+def _finish(recorded: Run, trials: Sequence[Trial], as_json: bool) -> None:
+    recorded.finish()
+    page = report.write(recorded.folder)
+    if as_json:
+        print(_json(recorded.folder, recorded.about, trials))
+    else:
+        print((recorded.folder / "table.md").read_text())
+        print(f"Run:    {recorded.folder}\nReport: {page}")
+    failed = [trial for trial in trials if trial.status == Status.FAILED]
+    wrong = [trial for trial in trials if trial.verdict in ("worse_than_claimed", "better_than_claimed")]
+    for trial in failed:
+        console.print(f"failed: {_label(trial)}: {trial.reason}", style="red", markup=False, soft_wrap=True)
+    for trial in wrong:
+        console.print(f"{trial.verdict}: {_label(trial)}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(options.FAILED if failed or wrong else options.DONE)
 
 
-def _plan_of(recorded: dict[str, Any]) -> Plan:
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
-    }
-    return Plan(**fields)
+def _json(folder: Path, about: dict[str, Any], trials: Sequence[Trial]) -> str:
+    return json.dumps({"run": str(folder), **about, "trials": [asdict(trial) for trial in trials]}, allow_nan=False)
 
 
-def _command(plan: Plan, scheduler: str | None, redis_url: str | None) -> str:
-    """The command that measures the same again, without secrets."""
-    words = ["python -m benchmarks run"]
-    words += ["--quick"] if plan.quick else []
-    words += [f"--strategy {strategy}" for strategy in plan.strategies if list(plan.strategies) != names()]
-    if not (plan.workloads and plan.faults):
-        words += [f"--workload {workload}" for workload in plan.workloads]
-        words += [f"--fault {fault}" for fault in plan.faults]
-    words += [f"--caller {plan.callers[0]}"] if len(plan.callers) == 1 else []
-    words += [f"--clients {plan.clients}", f"--repeats {plan.repeats}", f"--seed {plan.seed}"]
-    words += [] if plan.seconds is None else [f"--seconds {plan.seconds}"]
-    words += [] if scheduler is None else [f"--scheduler {scheduler}"]
-    words += [] if redis_url is None else [f"--redis-url {without_secret(redis_url)}"]
-    return " ".join(words)
+def _surroundings(seed: int) -> dict[str, Any]:
+    return {"commit": git_commit(), "seed": seed, "machine": machine(), "versions": versions()}
+
+
+def _warn(damage: Sequence[str]) -> None:
+    for each in damage:
+        console.print(f"warning: {each}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _label(trial: Trial) -> str:
     return f"{trial.row} {trial.fault or trial.workload} {trial.caller}"
-
-
-def _quiet_dask() -> None:
-    """What dies in a fault trial is reported by the trial, not by Dask's and asyncio's logs."""
-    for name in ("distributed", "asyncio", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
-
-def _fail(error: Exception) -> NoReturn:
-    _console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-    raise typer.Exit(_USAGE) from None

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from benchmarks.harness.driver_processes import DriverProcess, connect
 from benchmarks.harness.redis_server import RedisServer, ServerMissing, find_program
 from strategies.interface import Capabilities, Context, Durability, Resource
 
@@ -47,6 +48,7 @@ class Environment:
         self._client: Client | None = None
         self._cluster: LocalCluster | None = None
         self._servers: dict[Durability, RedisServer] = {}
+        self._drivers: list[DriverProcess] = []
         self._users_durability: Durability | None = None
 
     def __enter__(self) -> Self:
@@ -82,7 +84,9 @@ class Environment:
                 )
         return None
 
-    def context(self, claims: Capabilities, variant: str, bank: str, timeout_s: float) -> Context:
+    def context(
+        self, claims: Capabilities, variant: str, bank: str, timeout_s: float, shards: int | None = None
+    ) -> Context:
         """Everything that a strategy with these claims needs to be opened."""
         return Context(
             client=self.client if Resource.DASK in claims.needs or claims.callers else None,
@@ -90,6 +94,7 @@ class Environment:
             timeout_s=timeout_s,
             bank=bank,
             variant=variant,
+            shards=shards,
         )
 
     @property
@@ -99,6 +104,15 @@ class Environment:
             self._raise_cluster()
         assert self._client is not None
         return self._client
+
+    def drivers(self, count: int) -> list[DriverProcess]:
+        """So many driver processes, each connected to the cluster; started when first asked for."""
+        while len(self._drivers) < count:
+            driver = self._stack.enter_context(DriverProcess())
+            driver.send(connect, self.client.scheduler_info()["address"])
+            driver.answer()
+            self._drivers.append(driver)
+        return self._drivers[:count]
 
     # -- what faults ask for ---------------------------------------------------------------------
 
@@ -134,7 +148,7 @@ class Environment:
         """Process ids of the driver and of everything the harness raised."""
         servers = [server.pid for server in self._servers.values()]
         workers = list(self.worker_pids().values()) if self._cluster is not None else []
-        return [os.getpid(), *workers, *servers]
+        return [os.getpid(), *workers, *servers, *(driver.pid for driver in self._drivers)]
 
     def await_workers(self) -> None:
         """Wait until as many workers as were raised are there again, and their nannies know it.

@@ -1,224 +1,213 @@
-"""Offers load: clients that call one after another, in the driver's threads or inside Dask tasks.
+"""Offers load: deals clients out to the processes that call, starts them together, brings back what happened.
 
 A client's call ends within the strategy's deadline, so a load ends within its time and one deadline.
 """
 
 from __future__ import annotations
 
-import sys
+import threading
 import time
-from array import array
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cloudpickle
+import numpy as np
 
-from benchmarks.harness.history import BALANCE, DEPOSIT, LOST, OK, REJECTED, UNAVAILABLE, UNKNOWN, History
-from strategies.interface import (
-    Accounts,
-    Caller,
-    Indeterminate,
-    Receipt,
-    Rejected,
-    StateLost,
-    Unavailable,
-)
+from benchmarks.harness.driver_processes import DriverProcess
+from benchmarks.harness.generator import Client, Part, Share, generate
+from benchmarks.harness.history import Floats, History
+from benchmarks.harness.workloads import Workload
+from strategies.interface import Accounts
 
 if TYPE_CHECKING:
-    from distributed import Client
-
-    from benchmarks.harness.workloads import Plan
+    import distributed
 
 T = TypeVar("T")
 
-CAPACITY = 1_000_000
-"""Operations that one client records at most; it stops there."""
+CAPACITY = 16_000_000
+"""Operations that a trial records at most, over all clients."""
+_FASTEST_PER_S = 4_000_000
+"""Calls that no client passes: no more room than that for each second is set aside."""
 
-START_S = 0.1
-"""How long clients wait for each other before the first operation."""
+_LEAD_S = 0.15
+"""How long processes wait for each other before the first operation: about what Dask takes to start a task on each
+worker. One that needs longer begins late, and what is measured begins with the last."""
+_DRAIN_S = 1.0
+"""How long after its end an open loop still sends what is late."""
 _TASKS_LATE_S = 30.0
-_LONGEST_WAIT_S = 5.0
-"""Bound on that wait where clocks differ."""
+
+
+class Arrivals(StrEnum):
+    """When operations are sent."""
+
+    CLOSED = "closed"
+    """Each client calls again as soon as it has its answer."""
+    CONSTANT = "constant"
+    """At equal distances, whatever became of those before."""
+    POISSON = "poisson"
+    """At random distances, as from many users who know nothing of each other."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is offered. Without an interval, each client calls again as soon as it has its answer (closed loop)."""
+    """How much is offered, for how long, and in which form."""
 
     clients: int
     seconds: float
-    interval_s: float | None = None
-    """Time between the due times of one client's operations; late ones follow at once."""
+    arrivals: Arrivals = Arrivals.CLOSED
+    rate_per_s: float | None = None
+    """Operations that are due each second, from all clients together; with an open loop only."""
+    own_schedules: bool = False
+    """Whether each client has due times of its own, not the next of all that are due."""
+    batch: int | None = None
+    window: int | None = None
 
 
-def offer(
-    accounts: Accounts, names: list[str], plans: list[Plan], load: Load, caller: Caller, session: str, client: Client
-) -> History:
-    """Run one client per plan, all at the same time, and return what happened."""
-    if caller is Caller.TASK:
-        parts = _in_tasks(accounts, names, plans, load, session, client)
-    else:
-        parts = _in_threads(accounts, names, plans, load, session)
-    return History.merged([History(**part) for part in parts])
+@dataclass(frozen=True)
+class Offered:
+    """What came of a load."""
+
+    history: History
+    due_s: Floats
+    """Open loop: when operations were due, from the start, sent or not; empty in a closed loop."""
+    generator_cpu: float
+    """Cores that the busiest generating process used."""
+    stood_still_s: float
+    """Longest time for which a generating process did not run at all."""
+    stopped_full: int
+    """Clients that could record no more."""
 
 
-def _in_threads(
-    accounts: Accounts, names: list[str], plans: list[Plan], load: Load, session: str
-) -> list[dict[str, Any]]:
-    start_ns = time.time_ns() + int(START_S * 1e9)
-
+def in_driver(
+    accounts: Accounts,
+    workload: Workload,
+    load: Load,
+    session: str,
+    seed: int,
+    begun: threading.Event | None = None,
+) -> Offered:
+    """From threads of this process. `begun` is set when they begin."""
     given_up: list[bool] = []
-
-    def run(index: int, plan: Plan) -> dict[str, Any]:
-        return drive(accounts, names, *_plain(plan, load), index, session, start_ns, given_up)
-
-    with ThreadPoolExecutor(len(plans)) as threads:
-        try:
-            return list(threads.map(run, range(len(plans)), plans))
-        except BaseException:
-            given_up.append(True)  # else Ctrl-C would wait for the load to end
-            raise
+    (share,) = _shares(workload, load, session, seed, processes=1, lead_s=0.0)
+    try:
+        return _merged([generate(accounts, share, given_up, begun)], [share])
+    except BaseException:
+        given_up.append(True)
+        raise
 
 
-def _in_tasks(
-    accounts: Accounts, names: list[str], plans: list[Plan], load: Load, session: str, client: Client
-) -> list[dict[str, Any]]:
+def in_drivers(
+    accounts: Accounts, workload: Workload, load: Load, session: str, seed: int, drivers: Sequence[DriverProcess]
+) -> Offered:
+    """From threads of several driver processes, each with its own copy of the handle."""
+    handle = cloudpickle.dumps(accounts)
+    shares = _shares(workload, load, session, seed, len(drivers), lead_s=_LEAD_S)
+    used = list(zip(drivers, shares, strict=False))
+    for driver, share in used:
+        driver.send(generate, handle, share)
+    answers = [driver.answer() for driver, _ in used]
+    return _merged([Part(*answer) for answer in answers], shares)
+
+
+def in_tasks(
+    accounts: Accounts, workload: Workload, load: Load, session: str, seed: int, client: distributed.Client
+) -> Offered:
+    """From one task on each worker, with a share of the clients in its threads."""
     from distributed import wait
 
     workers = sorted(client.nthreads())
     # Dask pickles by reference what this process can import; a file of the user's own, workers cannot.
     handle = cloudpickle.dumps(accounts)
-    task = _shipped_by_value(drive)
-    start_ns = time.time_ns() + int(3 * START_S * 1e9)
+    task = shipped_by_value(generate)
+    shares = _shares(workload, load, session, seed, len(workers), lead_s=_LEAD_S)
     futures = [
-        client.submit(
-            task,
-            handle,
-            names,
-            *_plain(plan, load),
-            index,
-            session,
-            start_ns,
-            pure=False,
-            retries=0,
-            workers=[workers[index % len(workers)]],
-        )
-        for index, plan in enumerate(plans)
+        client.submit(task, handle, cloudpickle.dumps(share), pure=False, retries=0, workers=[worker])
+        for worker, share in zip(workers, shares, strict=False)
     ]
     try:
-        wait(futures, timeout=3 * START_S + load.seconds + _TASKS_LATE_S)
-        parts: list[dict[str, Any]] = client.gather(futures)
-        return parts
+        wait(futures, timeout=_LEAD_S + load.seconds + _DRAIN_S + _TASKS_LATE_S)
+        return _merged([Part(*part) for part in client.gather(futures)], shares)
     finally:
         client.cancel(futures)
 
 
-def _shipped_by_value(function: Callable[..., T]) -> Callable[..., T]:
+def shipped_by_value(function: Callable[..., T]) -> Callable[..., T]:
     """The function, for workers that cannot import this module: asv's cannot, and die of trying.
 
     Dask asks cloudpickle's register of modules only about the outermost object, which is a graph; a function
-    within a function is never taken by reference.
+    within a function is never taken by reference. Arguments that are bytes are unpickled too.
     """
     payload = cloudpickle.dumps(function)
 
     def call(*arguments: Any) -> T:
         shipped: Callable[..., T] = cloudpickle.loads(payload)
-        return shipped(*arguments)
+        return shipped(*(cloudpickle.loads(each) if isinstance(each, bytes) else each for each in arguments))
 
     return call
 
 
-def _plain(plan: Plan, load: Load) -> tuple[Any, Any, Any, float, float | None]:
-    return plan.function, plan.account, plan.amount, load.seconds, load.interval_s
+def _shares(workload: Workload, load: Load, session: str, seed: int, processes: int, lead_s: float) -> list[Share]:
+    """One for each process that has a client to run."""
+    processes = min(processes, load.clients)
+    schedules = _due_s(load, seed, processes)
+    capacity = min(CAPACITY // load.clients, int(load.seconds * _FASTEST_PER_S) + 1)
+    start_ns = time.time_ns() + int(lead_s * 1e9)
+    shares = []
+    for process in range(processes):
+        indices = range(process, load.clients, processes)
+        plans = [workload.plan(seed, index, load.clients) for index in indices]
+        due_s = (
+            tuple(schedules[index] for index in indices)
+            if load.own_schedules
+            else tuple(schedules[process : process + 1])
+        )
+        shares.append(
+            Share(
+                session=session,
+                clients=tuple(
+                    Client(index, plan.function, plan.account, plan.target, plan.amount)
+                    for index, plan in zip(indices, plans, strict=True)
+                ),
+                seconds=load.seconds,
+                start_ns=start_ns,
+                capacity=min(capacity, max(map(len, due_s)) + 1) if due_s else capacity,
+                due_s=due_s,
+                drain_s=_DRAIN_S,
+                batch=load.batch,
+                window=load.window,
+            )
+        )
+    return shares
 
 
-def drive(
-    accounts: Accounts | bytes,
-    names: list[str],
-    functions: Any,
-    targets: Any,
-    amounts: Any,
-    seconds: float,
-    interval_s: float | None,
-    index: int,
-    session: str,
-    start_ns: int,
-    given_up: list[bool] | None = None,
-) -> dict[str, Any]:
-    """Be one client: call, wait for the answer, call again. Returns the columns of `History`.
-
-    `start_ns` is a reading of `time_ns`, which clients on other machines share more or less.
-    """
-    import numpy as np
-
-    handle: Accounts = cloudpickle.loads(accounts) if isinstance(accounts, bytes) else accounts
-    length = len(functions)
-    function_of, target_of, amount_of = functions.tolist(), targets.tolist(), amounts.tolist()
-    deposit, withdraw, balance = handle.deposit, handle.withdraw, handle.balance
-    session = f"{session}-{index}"
-    clock = time.perf_counter_ns
-    due_ns, sent_ns, done_ns, fates = array("q"), array("q"), array("q"), array("b")
-    receipts: list[Receipt | None] = []
-    interval_ns = 0 if interval_s is None else int(interval_s * 1e9)
-
-    time.sleep(max(0.0, min((start_ns - time.time_ns()) / 1e9, _LONGEST_WAIT_S)))
-    begin_ns = clock()
-    end_ns = begin_ns + int(seconds * 1e9)
-    number = 0
-    while number < CAPACITY and not given_up:
-        sent = due = clock()
-        if interval_ns:
-            due = begin_ns + number * interval_ns
-            if due > sent:
-                time.sleep((due - sent) / 1e9)
-                sent = clock()
-        if sent >= end_ns or due >= end_ns:
-            break
-        at = number % length
-        name = names[target_of[at]]
-        receipt, fate = None, OK
-        try:
-            if function_of[at] == BALANCE:
-                receipt = balance(name)
-            elif function_of[at] == DEPOSIT:
-                receipt = deposit(name, amount_of[at], op_id=(session, number))
-            else:
-                receipt = withdraw(name, amount_of[at], op_id=(session, number))
-        except Rejected:
-            fate = REJECTED
-        except Unavailable:
-            fate = UNAVAILABLE
-        except StateLost:
-            fate = LOST
-        except Indeterminate:
-            fate = UNKNOWN
-        done = clock()
-        due_ns.append(due)
-        sent_ns.append(sent)
-        done_ns.append(done)
-        fates.append(fate)
-        receipts.append(receipt)
-        number += 1
-
-    positions = np.arange(number) % length
-    certificates = np.array([receipt or (0, 0, 0) for receipt in receipts], dtype=np.int64).reshape(number, 3)
-    return {
-        "client": np.full(number, index),
-        "number": np.arange(number),
-        "function": functions[positions],
-        "account": targets[positions],
-        "amount": amounts[positions],
-        "due_ns": np.array(due_ns, dtype=np.int64),
-        "sent_ns": np.array(sent_ns, dtype=np.int64),
-        "done_ns": np.array(done_ns, dtype=np.int64),
-        "fate": np.array(fates, dtype=np.int8),
-        "seq": certificates[:, 0],
-        "balance": certificates[:, 1],
-        "epoch": certificates[:, 2],
-    }
+def _due_s(load: Load, seed: int, processes: int) -> list[Floats]:
+    """Schedules that together have the load's rate: one for each client, or for each process."""
+    if load.arrivals is Arrivals.CLOSED:
+        return []
+    assert load.rate_per_s is not None
+    count = load.clients if load.own_schedules else processes
+    gap_s = count / load.rate_per_s
+    if load.arrivals is Arrivals.CONSTANT:
+        lead_s = [0.0 if load.own_schedules else gap_s * place / count for place in range(count)]
+        return [np.arange(first_s, load.seconds, gap_s) for first_s in lead_s]
+    schedules = []
+    for place in range(count):
+        random = np.random.default_rng([seed, place, 1])
+        # As many as fall into the time, and never too few: drawn in one go, then cut.
+        expected = load.seconds / gap_s
+        gaps_s = random.exponential(gap_s, size=int(expected + 10 * expected**0.5 + 10))
+        due_s = np.cumsum(gaps_s)
+        schedules.append(due_s[due_s < load.seconds])
+    return schedules
 
 
-# `drive` goes to workers that cannot import `benchmarks` (asv loads it by an importer of its own).
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
+def _merged(parts: Sequence[Part], shares: Sequence[Share]) -> Offered:
+    return Offered(
+        history=History.merged([columns for part in parts for columns in part.columns]),
+        due_s=np.sort(np.concatenate([np.empty(0), *(due_s for share in shares for due_s in share.due_s)])),
+        generator_cpu=max(part.cpu_s / part.wall_s for part in parts),
+        stood_still_s=max(part.stood_still_s for part in parts),
+        stopped_full=sum(part.stopped_full for part in parts),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 import time
 import uuid
 import zlib
@@ -14,32 +15,62 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from benchmarks.harness import faults, load, workloads
+from benchmarks.harness import faults, load
 from benchmarks.harness.cells import Cell, Decision, Status, decide
 from benchmarks.harness.checker import Verdict, check
 from benchmarks.harness.environment import Environment
-from benchmarks.harness.history import History
+from benchmarks.harness.history import OK, History
 from benchmarks.harness.records import Trial
-from benchmarks.harness.statistics import Outage, Speed, outage, speed
+from benchmarks.harness.statistics import Outage, Speed, open_speed, outage, speed
+from benchmarks.harness.steady import settled_s
 from benchmarks.harness.workloads import OPENING, Workload
 from strategies.interface import (
     AccountError,
+    AccountExists,
     Accounts,
+    Batched,
     Caller,
     Capabilities,
     Fault,
+    Function,
+    Indeterminate,
+    Operation,
     Receipt,
+    Rejected,
     StateLost,
+    Unavailable,
     UnknownAccount,
 )
 
 _OPENING_THREADS = 16
+_OPENING_ATTEMPTS = 5
+_OPENING_S = 0.0003
+_AROUND_SPEED_S = 0.35
+_AROUND_FAULT_S = 3.0
+"""What an account, a speed trial and a fault trial take beside their load, as it was on a machine with 4 cores:
+for the estimate that is shown before anything is measured."""
 _AUDIT_S = 10.0
 """How long the audit after a fault waits for a store that is coming back."""
 _AUDIT_RETRY_S = 0.1
-_CLOCK_SLIP = 0.02
-"""Share by which wall clock and monotonic clock may disagree over a trial before it is distrusted."""
+_BEGIN_S = 0.1
+_CLOCK_SLIP_S = 0.02
+"""How far two clocks may drift apart in a trial before it is distrusted: far above what NTP slews."""
 _FEW_SAMPLES = 100
+_STOOD_STILL_S = 0.25
+_STOOD_STILL_S_PER_CLIENT = 0.01
+"""A thread waits up to 5 ms for each other one that computes; this is twice that."""
+_GENERATOR_SHARE = 0.5
+"""A load generator that takes more of its clients' time than this measures itself."""
+_ACHIEVED = 0.99
+_GENERATOR_CPU = 0.9
+"""Cores from which a Python process, that can use one, counts as saturated."""
+_LAG_SHARE, _LAG_US = 0.1, 1000.0
+"""A generator that sends later than this, and than this share of the p99, is part of what it measures."""
+_WARMUP_ROUNDS = 4
+"""Loads that are offered before a trial without a steady state is recorded, distrusted."""
+_DEADLINE_S_PER_ACCOUNT = 50e-6
+"""The final snapshot is one call, of a million accounts too."""
+_APPLY_SIZE = 1000
 
 
 @dataclass(frozen=True)
@@ -49,7 +80,7 @@ class Settings:
     seconds: float = 5.0
     """Measured time of a speed trial."""
     warmup_s: float = 1.0
-    """Load before it that is not measured."""
+    """The most that is cut from the beginning of a load; what is cut is found in the load itself."""
     timeout_s: float = 5.0
     """Deadline of each call in speed trials."""
     fault_after_s: float = 1.0
@@ -62,7 +93,7 @@ class Settings:
     """Between one account's deposits: the resolution of its gaps."""
 
 
-QUICK = Settings(seconds=0.4, warmup_s=0.1, fault_after_s=0.5, fault_load_s=2.2)
+QUICK = Settings(seconds=0.3, warmup_s=0.1, fault_after_s=0.5, fault_load_s=2.2)
 
 
 def measure(cell: Cell, environment: Environment, settings: Settings, repeat: int, seed: int) -> Trial:
@@ -88,23 +119,116 @@ def trial_seed(seed: int, cell: Cell, repeat: int) -> int:
     return zlib.crc32(of_load.encode(), seed)
 
 
+def expected_s(cell: Cell, environment: Environment, settings: Settings) -> float:
+    """How long one trial will take, as far as settings tell; 0 where it is not run."""
+    if decide(cell, environment).status is not Status.OK:
+        return 0.0
+    if cell.fault is not None:
+        return settings.fault_load_s + _AROUND_FAULT_S
+    return settings.warmup_s + settings.seconds + _AROUND_SPEED_S + cell.mix.accounts * _OPENING_S
+
+
 def _measure_speed(cell: Cell, environment: Environment, settings: Settings, repeat: int, seed: int) -> Trial:
-    workload = workloads.load(cell.workload)
-    offered = load.Load(cell.clients, settings.warmup_s + settings.seconds)
+    workload = cell.mix
+    offered = load.Load(
+        cell.clients,
+        settings.warmup_s + settings.seconds,
+        cell.arrivals,
+        cell.rate_per_s,
+        batch=cell.batch,
+        window=cell.window,
+    )
+    before_s, distrust = 0.0, []
     with _opened(cell, environment, workload, settings.timeout_s) as accounts:
-        clocks = time.perf_counter(), time.time()
-        history = _offer(accounts, workload, offered, cell.caller, environment, seed)
-        slip = abs((time.perf_counter() - clocks[0]) - (time.time() - clocks[1]))
-        verdict = check(history, workload.account_names, OPENING, accounts.snapshot())
-    measured = speed(history, settings.warmup_s)
-    distrust = []
+        clocks = _Clocks()
+        histories = []
+        for round_ in range(_WARMUP_ROUNDS):
+            last = _offer(accounts, workload, offered, cell, environment, seed + round_)
+            histories.append(last.history)
+            if not len(last.history):
+                raise RuntimeError("nothing was sent in the load's time; offer more, or measure longer")
+            cut_s = settled_s(last.history, offered.seconds, settings.warmup_s)
+            if cut_s is not None or _overloaded(last):
+                break
+            before_s += offered.seconds
+        else:
+            before_s, cut_s = before_s - offered.seconds, settings.warmup_s
+            distrust.append(f"no steady state within {_WARMUP_ROUNDS * offered.seconds:.1f} s of load")
+        if cut_s is None:
+            cut_s = settings.warmup_s
+            distrust.append("more was offered than is served, so latency grows as long as the load lasts")
+        distrust += clocks.disagreements()
+        final = accounts.snapshot()
+    if cell.arrivals is load.Arrivals.CLOSED:
+        measured = speed(last.history, cut_s, settings.seconds)
+    else:
+        measured = open_speed(last.history, last.due_s, cut_s, settings.seconds)
+    before = sum(int((history.fate == OK).sum()) for history in histories[:-1])
+    verdict = check(History.concatenated(histories), workload.account_names, OPENING, final)
+    distrust += _doubts(cell, last, measured, verdict)
+    trial = _record(cell, repeat, seed, measured, _across_clocks(verdict, cell, environment), distrust)
+    trial.warmup_s = round(before_s + cut_s, 4)
+    trial.warmup_operations = before + measured.warmup_operations
+    trial.generator_cpu = round(last.generator_cpu, 4)
+    trial.generator_share = measured.generator_share
+    trial.generator_lag_us_p99 = measured.generator_lag_us_p99
+    trial.offered_per_s = cell.rate_per_s
+    trial.achieved_ratio = None if measured.achieved_ratio is None else round(measured.achieved_ratio, 4)
+    return trial
+
+
+def _overloaded(offered: load.Offered) -> bool:
+    """Whether an open loop's operations fell behind: waiting for a steady state would be in vain."""
+    return len(offered.history) < _ACHIEVED * len(offered.due_s)
+
+
+class _Clocks:
+    """What clocks show when a trial begins. They must not disagree about how long it took."""
+
+    def __init__(self) -> None:
+        self._begin = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        # Linux's monotonic clock stands still while the machine sleeps; the other does not.
+        awake_or_not = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return time.perf_counter(), time.time(), awake_or_not
+
+    def disagreements(self) -> list[str]:
+        """One sentence for each thing that went wrong with time since."""
+        perf_s, wall_s, boot_s = (now - then for now, then in zip(self._read(), self._begin, strict=True))
+        found = []
+        if abs(boot_s - perf_s) > _CLOCK_SLIP_S:
+            found.append(f"the machine was suspended for {boot_s - perf_s:.3f} s")
+        elif abs(wall_s - perf_s) > _CLOCK_SLIP_S:
+            found.append(f"the clock jumped by {wall_s - perf_s:.3f} s")
+        return found
+
+
+def _doubts(cell: Cell, offered: load.Offered, measured: Speed, verdict: Verdict) -> list[str]:
+    """Why this trial's figures say little of the strategy."""
+    found = []
     if measured.operations < _FEW_SAMPLES:
-        distrust.append(f"only {measured.operations} operations were measured")
-    if slip > _CLOCK_SLIP * settings.seconds:
-        distrust.append(f"the clock jumped by {slip:.3f} s")
-    if verdict.acknowledged_lost or verdict.duplicated or verdict.conserved is False or verdict.linearizable == "no":
-        distrust.append("the answers do not fit the final balances")
-    return _record(cell, repeat, seed, measured, "service", _across_clocks(verdict, cell, environment), distrust)
+        found.append(f"only {measured.operations} operations were measured")
+    broken = verdict.acknowledged_lost or verdict.duplicated or verdict.torn
+    if broken or verdict.conserved is False or verdict.linearizable == "no":
+        found.append("the answers do not fit the final balances")
+    if offered.stood_still_s > max(_STOOD_STILL_S, cell.clients * _STOOD_STILL_S_PER_CLIENT):
+        found.append(f"the load generator stood still for {offered.stood_still_s:.2f} s: suspended, or short of cores")
+    if offered.stopped_full:
+        found.append(f"{offered.stopped_full} clients stopped at the most operations that a trial records")
+    if measured.generator_share is not None and measured.generator_share > _GENERATOR_SHARE:
+        found.append(f"the load generator took {measured.generator_share:.0%} of its clients' time")
+    short = measured.achieved_ratio is not None and measured.achieved_ratio < _ACHIEVED
+    if short and offered.generator_cpu > _GENERATOR_CPU:
+        found.append(
+            f"{measured.achieved_ratio:.1%} of what was offered was achieved, with a load generator that used "
+            f"{offered.generator_cpu:.2f} cores; use more --drivers"
+        )
+    lag_us, p99_us = measured.generator_lag_us_p99, measured.latency_us["p99"]
+    if lag_us is not None and lag_us > max(_LAG_US, _LAG_SHARE * (p99_us or 0.0)):
+        found.append(f"the load generator sent {lag_us / 1000:.1f} ms late (p99) though it had clients free")
+    return found
 
 
 def _measure_fault(cell: Cell, environment: Environment, settings: Settings, repeat: int, seed: int) -> Trial:
@@ -113,26 +237,34 @@ def _measure_fault(cell: Cell, environment: Environment, settings: Settings, rep
     action = faults.load(cell.fault)
     chance = random.Random(seed)
     after_s = settings.fault_after_s * chance.uniform(1.0, 1.1)
-    workload = workloads.load(cell.workload)
-    offered = load.Load(cell.clients, settings.fault_load_s, settings.fault_interval_s)
+    workload = cell.mix
+    rate_per_s = cell.clients / settings.fault_interval_s
+    offered = load.Load(cell.clients, settings.fault_load_s, load.Arrivals.CONSTANT, rate_per_s, own_schedules=True)
     # A server started here dies with the thread that starts it: this one breaks and heals, another offers the load.
-    with _opened(cell, environment, workload, settings.fault_timeout_s) as accounts, ThreadPoolExecutor(1) as thread:
-        offering = thread.submit(_offer, accounts, workload, offered, cell.caller, environment, seed)
-        time.sleep(load.START_S + after_s)
+    with (
+        _opened(cell, environment, workload, settings.fault_timeout_s) as accounts,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        begun = threading.Event()
+        offering = thread.submit(_offer, accounts, workload, offered, cell, environment, seed, begun)
+        while not begun.wait(_BEGIN_S) and not offering.done():
+            pass
+        time.sleep(after_s)
         struck_ns = time.perf_counter_ns()
         try:
             action.inject(environment, claims, chance)
         finally:
             action.heal(environment, claims)
-        history = offering.result()
+        due_s, history = offering.result().due_s, offering.result().history
         final = _audit(accounts, workload)
     environment.await_workers()
     felt = outage(history, struck_ns)
     verdict = None if final is None else check(history, workload.account_names, OPENING, final)
-    trial = _record(cell, repeat, seed, speed(history, 0.0), "response", verdict, [])
+    measured = open_speed(history, due_s, 0.0, settings.fault_load_s)
+    trial = _record(cell, repeat, seed, measured, verdict, [])
     trial.fault = cell.fault
-    trial.offered_per_s = round(cell.clients / settings.fault_interval_s, 3)
-    trial.achieved_ratio = round(len(history) / (trial.offered_per_s * settings.fault_load_s), 4)
+    trial.offered_per_s = round(rate_per_s, 3)
+    trial.achieved_ratio = None if measured.achieved_ratio is None else round(measured.achieved_ratio, 4)
     trial.unavailable_s = round(felt.unavailable_s, 4)
     trial.detection_s = None if felt.detection_s is None else round(felt.detection_s, 4)
     trial.recovery_s = None if felt.recovery_s is None else round(felt.recovery_s, 4)
@@ -146,7 +278,8 @@ def _measure_fault(cell: Cell, environment: Environment, settings: Settings, rep
 def _held_against_claim(claims: Capabilities, fault: Fault, verdict: Verdict | None, felt: Outage) -> str:
     if verdict is None:
         return "unknown"
-    survived = not verdict.acknowledged_lost and not verdict.duplicated and felt.recovery_s is not None
+    kept = not (verdict.acknowledged_lost or verdict.duplicated or verdict.torn)
+    survived = kept and felt.recovery_s is not None
     claimed = fault in claims.survives
     if survived == claimed:
         return "as_claimed"
@@ -156,21 +289,70 @@ def _held_against_claim(claims: Capabilities, fault: Fault, verdict: Verdict | N
 @contextmanager
 def _opened(cell: Cell, environment: Environment, workload: Workload, timeout_s: float) -> Iterator[Accounts]:
     """The strategy on a blank bank, with the workload's accounts opened."""
-    context = environment.context(cell.claims, cell.variant, f"bench-{uuid.uuid4().hex}", timeout_s)
-    with cell.accounts.open(context) as accounts, ThreadPoolExecutor(_OPENING_THREADS) as threads:
-        list(threads.map(lambda name: accounts.open_account(name, OPENING), workload.account_names))
-        gc.collect()  # not within the measured time
+    deadline_s = max(timeout_s, workload.accounts * _DEADLINE_S_PER_ACCOUNT)
+    bank = f"bench-{uuid.uuid4().hex}"
+    context = environment.context(cell.claims, cell.variant, bank, deadline_s, cell.shards)
+    with cell.accounts.open(context) as accounts:
+        _open_accounts(accounts, workload.account_names)
+        collect_garbage()
         yield accounts
     environment.drop_actors()
 
 
+def collect_garbage() -> None:
+    """Now, and not within the measured time: a full collection took 0.1 to 0.2 s, wherever it was thought due.
+
+    What is alive now is not looked through again. What of it dies in cycles stays: some kilobytes a trial.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _open_accounts(accounts: Accounts, names: Sequence[str]) -> None:
+    if isinstance(accounts, Batched):
+        for first in range(0, len(names), _APPLY_SIZE):
+            batch = names[first : first + _APPLY_SIZE]
+            for answer in accounts.apply([Operation(Function.OPEN_ACCOUNT, name, OPENING) for name in batch]):
+                if isinstance(answer, Rejected):
+                    raise answer
+        return
+    with ThreadPoolExecutor(_OPENING_THREADS) as threads:
+        for _ in threads.map(lambda name: _open_account(accounts, name), names):
+            pass
+
+
+def _open_account(accounts: Accounts, name: str) -> None:
+    """With patience: a deadline that is short for the fault's sake can pass on a busy machine."""
+    for attempt in range(_OPENING_ATTEMPTS):
+        try:
+            accounts.open_account(name, OPENING)
+        except AccountExists:
+            if not attempt:
+                raise
+            return
+        except (Unavailable, Indeterminate):
+            if attempt == _OPENING_ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
 def _offer(
-    accounts: Accounts, workload: Workload, offered: load.Load, caller: Caller, environment: Environment, seed: int
-) -> History:
-    plans = [workload.plan(seed, client, offered.clients) for client in range(offered.clients)]
-    return load.offer(
-        accounts, workload.account_names, plans, offered, caller, f"load-{uuid.uuid4().hex}", environment.client
-    )
+    accounts: Accounts,
+    workload: Workload,
+    offered: load.Load,
+    cell: Cell,
+    environment: Environment,
+    seed: int,
+    begun: threading.Event | None = None,
+) -> load.Offered:
+    """`begun` is set when the first operation may be sent, where this process sends it."""
+    session = f"load-{uuid.uuid4().hex}"
+    if cell.caller is Caller.TASK:
+        return load.in_tasks(accounts, workload, offered, session, seed, environment.client)
+    if cell.drivers > 1:
+        return load.in_drivers(accounts, workload, offered, session, seed, environment.drivers(cell.drivers))
+    return load.in_driver(accounts, workload, offered, session, seed, begun)
 
 
 def _audit(accounts: Accounts, workload: Workload) -> dict[str, Receipt] | None:
@@ -198,7 +380,7 @@ def _across_clocks(verdict: Verdict, cell: Cell, environment: Environment) -> Ve
 
 
 def _record(
-    cell: Cell, repeat: int, seed: int, measured: Speed, kind: str, verdict: Verdict | None, distrust: Sequence[str]
+    cell: Cell, repeat: int, seed: int, measured: Speed, verdict: Verdict | None, distrust: Sequence[str]
 ) -> Trial:
     trial = _blank(cell, repeat, seed, Status.OK, None)
     trial.seconds = round(measured.seconds, 4)
@@ -206,11 +388,12 @@ def _record(
     trial.ops_per_s = round(measured.ops_per_s, 3)
     for name, value in measured.latency_us.items():
         setattr(trial, f"latency_us_{name}", value)
-    trial.latency_kind = kind
+    trial.latency_kind = "service" if cell.fault is None and cell.arrivals is load.Arrivals.CLOSED else "response"
     if verdict is not None:
         trial.acknowledged = verdict.acknowledged
         trial.acknowledged_lost = verdict.acknowledged_lost
         trial.duplicated = verdict.duplicated
+        trial.torn = verdict.torn
         trial.indeterminate = verdict.indeterminate
         trial.indeterminate_applied = verdict.indeterminate_applied
         trial.conserved = verdict.conserved
@@ -218,6 +401,11 @@ def _record(
     trial.trusted = not distrust
     trial.distrust = "; ".join(distrust) or None
     return trial
+
+
+def unmeasured(cell: Cell, repeat: int) -> Trial:
+    """The trial's line without figures: what identifies it."""
+    return _blank(cell, repeat, 0, Status.NOT_APPLICABLE, None)
 
 
 def _unmeasured(cell: Cell, decision: Decision, repeat: int, seed: int) -> Trial:
@@ -237,6 +425,14 @@ def _blank(cell: Cell, repeat: int, seed: int, status: Status, reason: str | Non
         reason=reason,
         durability=cell.claims.durability,
         fault=cell.fault,
+        batch=cell.batch,
+        window=cell.window,
+        accounts=cell.mix.accounts,
+        zipf_theta=cell.mix.zipf_theta,
+        drivers=cell.drivers,
+        shards=cell.shards,
+        arrivals=None if cell.fault is not None else cell.arrivals,
+        offered_per_s=cell.rate_per_s,
     )
 
 

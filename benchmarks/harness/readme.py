@@ -1,7 +1,7 @@
-"""Writes the generated parts of README.md from recorded results: `python -m benchmarks.harness.readme [RUN]`.
+"""Writes the generated parts of README.md and docs/method.md from recorded results.
 
-Each part stands between two comments that name it. The part `run` also says which run it was made
-from; without RUN, that one is used again.
+`python -m benchmarks.harness.readme [RUN]`. Each part stands between two comments that name it, and says which run it
+was made from where it was made from one; without RUN, the README's is used again.
 """
 
 from __future__ import annotations
@@ -9,51 +9,101 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.harness import report
+from benchmarks.harness import curves, report
 from benchmarks.harness.records import RunError, read
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+METHOD = ROOT / "docs" / "method.md"
 PLOT = ROOT / "docs" / "speed.svg"
+CURVE = ROOT / "docs" / "latency_throughput.svg"
 SCOREBOARD = ROOT / "results" / "scoreboard.json"
+SELFTEST = ROOT / "results" / "selftest.json"
 
 _SOURCE = re.compile(r"<!-- from (\S+) -->")
 
 
 def source_of(text: str) -> Path:
-    """The run that this README's figures are from.
+    """The run that this page's figures are from.
 
     Raises:
         RunError: it does not say.
     """
     found = _SOURCE.search(text)
     if found is None:
-        raise RunError("README.md names no run; give one: python -m benchmarks.harness.readme RUN")
+        raise RunError("the page names no run; write one between the comments: <!-- from results/runs/… -->")
     return ROOT / found[1]
 
 
 def generated(text: str, run: Path) -> str:
     """The README with its generated parts made anew."""
     about, trials = read(run)
-    parts = {
-        "run": [
-            f"<!-- from {run.relative_to(ROOT).as_posix()} -->",
-            "",
-            report.summary_table(trials, report.SUMMARY_WORKLOAD),
-            "",
-            *report.provenance(about, trials),
-        ],
-        "scoreboard": [_scoreboard()],
-    }
+    return _filled(
+        text,
+        {
+            "run": [
+                _from(run),
+                "",
+                report.summary_table(trials, report.SUMMARY_WORKLOAD),
+                "",
+                *report.provenance(about, trials),
+            ],
+            "scoreboard": [_scoreboard()],
+            "selftest": _selftest(),
+        },
+    )
+
+
+def generated_method(text: str, run: Path) -> str:
+    """docs/method.md with its generated parts made anew."""
+    about, trials = read(run)
+    (stall,) = (row["detail"] for row in _selftest_rows() if row["row"].startswith("stall"))
+    plot = f"![Response time over achieved throughput, a line for each strategy]({CURVE.name})"
+    return _filled(
+        text,
+        {
+            "stall": ["", f"> {stall[0].upper()}{stall[1:]}.", ""],
+            "curve": [_from(run), "", plot, "", *report.provenance(about, trials)],
+            "selftest": _selftest(),
+        },
+    )
+
+
+def curve_plot(run: Path) -> str:
+    """The latency-throughput curve of docs/method.md."""
+    trials = read(run)[1]
+    return curves.latency_over_throughput(trials, f"{trials[0].workload}, called from a {trials[0].caller}")
+
+
+def _from(run: Path) -> str:
+    return f"<!-- from {run.relative_to(ROOT).as_posix()} -->"
+
+
+def _filled(text: str, parts: Mapping[str, Sequence[str]]) -> str:
     for name, lines in parts.items():
         begin, end = f"<!-- {name}: made by `make readme` -->", f"<!-- end of {name} -->"
         before, middle, after = *text.partition(begin)[:2], text.partition(end)[2]
         if not (middle and after):
-            raise RunError(f"README.md lacks the comments around its generated part {name!r}")
+            raise RunError(f"the page lacks the comments around its generated part {name!r}")
         text = "\n".join([before + begin, *lines, end]) + after
     return text
+
+
+def _selftest_rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(SELFTEST.read_text())["selftest"]
+    return rows
+
+
+def _selftest() -> list[str]:
+    lines = ["| row | figure | bound | holds | how |", "| --- | --- | --- | --- | --- |"]
+    for row in _selftest_rows():
+        figure, bound = f"{row['figure']:g} {row['unit']}", f"{row['relation']} {row['bound']:g}"
+        lines.append(f"| `{row['row']}` | {figure} | {bound} | {'yes' if row['holds'] else 'no'} | {row['detail']} |")
+    return lines
 
 
 def _scoreboard() -> str:
@@ -66,12 +116,15 @@ def _scoreboard() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite README.md and its plot; returns the exit code."""
+    """Rewrite both pages and their plots; returns the exit code."""
     try:
-        text = README.read_text()
-        run = Path(arguments[0]).resolve() if arguments else source_of(text)
-        README.write_text(generated(text, run))
+        readme, method = README.read_text(), METHOD.read_text()
+        run = Path(arguments[0]).resolve() if arguments else source_of(readme)
+        sweep = source_of(method)
+        README.write_text(generated(readme, run))
         PLOT.write_text(report.plot_speed(read(run)[1], report.SUMMARY_WORKLOAD))
+        METHOD.write_text(generated_method(method, sweep))
+        CURVE.write_text(curve_plot(sweep))
     except (RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

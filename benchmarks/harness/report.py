@@ -10,9 +10,11 @@ from typing import Any
 
 import jinja2
 
+from benchmarks.harness import curves
 from benchmarks.harness.cells import Status
+from benchmarks.harness.intervals import Estimate, median
+from benchmarks.harness.load import Arrivals
 from benchmarks.harness.records import RunError, Trial, read
-from benchmarks.harness.statistics import Summary, summary
 from strategies.interface import Caller, Durability
 
 MARKS = {Status.NOT_APPLICABLE: "n/a", Status.RESOURCE_MISSING: "missing", Status.FAILED: "failed"}
@@ -33,7 +35,7 @@ class Metric:
     value: Callable[[Trial], float | None]
     write: Callable[[float], str]
     spread: bool = True
-    """Whether to show the range over repeats too."""
+    """Whether to show its interval over repeats too."""
 
 
 def write(folder: Path) -> Path:
@@ -51,7 +53,7 @@ def write(folder: Path) -> Path:
 def tables(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     """All of a run's tables, as Markdown."""
     parts = [f"# Run of {about['started']}", ""]
-    for heading, table in [_first_section(trials), *_sections(trials)]:
+    for heading, table in _all_sections(about, trials):
         parts += [f"## {heading}", "", *_markdown(table), ""]
     parts += [*_notes(trials), *provenance(about, trials)]
     return "\n".join(parts) + "\n"
@@ -87,10 +89,19 @@ def provenance(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
     versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
     repeats = max((trial.repeat for trial in trials if trial.fault is None), default=0) + 1
     clients = ", ".join(str(clients) for clients in sorted({trial.clients for trial in trials if trial.fault is None}))
+    kinds = " and ".join(
+        words
+        for kind, words in (
+            ("service", "service time, from the call to its answer"),
+            ("response", "response time, from when it was due"),
+        )
+        if any(trial.latency_kind == kind and trial.fault is None for trial in trials)
+    )
     return [
-        f"Median (lowest–highest) of {repeats} trials with {clients or 'no'} callers in a closed loop; latency is "
-        f"service time. Measured on {machine['cores_usable']} cores of {machine['cpu']}, {machine['system']}; "
-        f"{versions}; commit {about['commit'][:10]}; seed {about['plan']['seed']}; command: `{about['command']}`.",
+        f"Median (95 % bootstrap interval) of {repeats} trials with {clients or 'no'} callers; latency is "
+        f"{kinds or 'not measured'}. Measured on {machine['cores_usable']} cores of {machine['cpu']}, "
+        f"{machine['system']}; {versions}; commit {about['commit'][:10]}; seed {about['plan']['seed']}; command: "
+        f"`{about['command']}`.",
     ]
 
 
@@ -121,6 +132,7 @@ def _seconds(value: float) -> str:
     return f"{value:.2f}"
 
 
+_OFFERED = Metric("offered/s", lambda trial: trial.offered_per_s, _count, spread=False)
 _OPS = Metric("calls/s", lambda trial: trial.ops_per_s, _count)
 _P50 = Metric("p50 µs", lambda trial: trial.latency_us_p50, _microseconds, spread=False)
 _P99 = Metric("p99 µs", lambda trial: trial.latency_us_p99, _microseconds, spread=False)
@@ -135,6 +147,12 @@ _FAULT = (
     Metric("noticed after s", lambda trial: trial.detection_s, _seconds, spread=False),
     Metric("served again after s", lambda trial: trial.recovery_s, _seconds, spread=False),
 )
+
+
+def _all_sections(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
+    if len(_forms(trials)) > 1:
+        return [*_findings(about), *_series(trials)]
+    return [_first_section(trials), *_sections(trials)]
 
 
 def _first_section(trials: Sequence[Trial]) -> tuple[str, list[list[str]]]:
@@ -186,6 +204,91 @@ def _notes(trials: Sequence[Trial]) -> list[str]:
     return [*sorted(notes), ""] if notes else []
 
 
+def form(trial: Trial) -> str:
+    """How a speed trial was called, in words."""
+    words = [f"{trial.clients} callers"]
+    words += [f"in {trial.drivers} driver processes"] if (trial.drivers or 1) > 1 else []
+    words += [f"{trial.shards} shards"] if trial.shards is not None else []
+    words += [f"batches of {trial.batch}"] if trial.batch is not None else []
+    words += [f"{trial.window} in flight each"] if trial.window is not None else []
+    if trial.offered_per_s is not None:
+        words.append(f"{trial.arrivals} arrivals, {trial.offered_per_s:,.10g}/s")
+    return ", ".join(words)
+
+
+def _forms(trials: Sequence[Trial]) -> list[str]:
+    """Every form that speed was measured in, from the least offered to the most."""
+    found = {form(trial): (trial.offered_per_s or 0.0, trial.clients) for trial in trials if trial.fault is None}
+    return sorted(found, key=lambda name: found[name])
+
+
+def _series(trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
+    """Where cells were measured in several forms: a table for each workload and caller, with a line for each form."""
+    metrics = (_OFFERED, *_SPEED) if any(trial.offered_per_s for trial in trials) else _SPEED
+    sections = []
+    for workload in _present(trial.workload for trial in trials):
+        for caller in _present(trial.caller for trial in trials if trial.workload == workload):
+            lines = []
+            for strategy, variant, durability in _rows(trials):
+                cell = [
+                    t for t in trials if (t.row, t.workload, t.caller) == (f"{strategy}:{variant}", workload, caller)
+                ]
+                for name in _forms(cell):
+                    of_form = [trial for trial in cell if form(trial) == name]
+                    figures = [_entry(of_form, metric) for metric in metrics]
+                    lines.append([f"{strategy}:{variant}", durability, name, *figures])
+            header = ["strategy", "durability", "form", *(metric.title for metric in metrics)]
+            sections.append((f"{workload}, called from a {caller}", [header, *lines]))
+    return sections
+
+
+def _findings(about: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """What a search or a sweep worked out from its trials."""
+    sections = []
+    if about.get("search"):
+        header = ["strategy", "workload", "caller", "p99 target ms", "highest rate, calls/s", "not kept at", "p99 µs"]
+        lines = [
+            [
+                f"{found['strategy']}:{found['variant']}",
+                found["workload"],
+                found["caller"],
+                f"{found['target_p99_ms']:g}",
+                found["reason"] if found["rate_per_s"] is None else _count(found["rate_per_s"]),
+                "-" if found["above_per_s"] is None else _count(found["above_per_s"]),
+                "-" if found["latency_us_p99"] is None else _microseconds(found["latency_us_p99"]),
+            ]
+            for found in about["search"]
+        ]
+        sections.append(("Highest rate that keeps the target", [header, *lines]))
+    if about.get("sweep"):
+        header = ["strategy", "workload", "caller", "over", "contention", "coherency", "peak at", "calls/s of one"]
+        lines = [
+            [
+                f"{found['strategy']}:{found['variant']}",
+                found["workload"],
+                found["caller"],
+                found["over"],
+                *(
+                    [found["reason"], "-", "-", "-"]
+                    if found["reason"]
+                    else [_interval(found[name]) for name in ("contention", "coherency", "peak", "ops_per_s_of_one")]
+                ),
+            ]
+            for found in about["sweep"]
+        ]
+        sections.append(("Universal Scalability Law, with 95 % intervals", [header, *lines]))
+    return sections
+
+
+def _interval(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None or estimate["value"] is None:
+        return "none in sight"
+    text = f"{estimate['value']:,.4g}"
+    if estimate["low"] is not None and estimate["high"] is not None:
+        text += f" ({estimate['low']:,.4g}–{estimate['high']:,.4g})"
+    return text
+
+
 def _by_cell(trials: Sequence[Trial]) -> dict[tuple[str, str, str, str, str | None], list[Trial]]:
     cells: dict[tuple[str, str, str, str, str | None], list[Trial]] = {}
     for trial in trials:
@@ -214,9 +317,9 @@ def _present(values: Iterable[str | None]) -> list[str]:
     return sorted({value for value in values if value is not None})
 
 
-def _spread(trials: Sequence[Trial], metric: Metric) -> Summary | None:
+def _spread(trials: Sequence[Trial], metric: Metric) -> Estimate | None:
     values = [value for trial in trials if trial.status == Status.OK and (value := metric.value(trial)) is not None]
-    return summary(values) if values else None
+    return median(values) if values else None
 
 
 def _entry(trials: Sequence[Trial], metric: Metric, absent: str = "-") -> str:
@@ -230,8 +333,8 @@ def _entry(trials: Sequence[Trial], metric: Metric, absent: str = "-") -> str:
     found = _spread(trials, metric)
     if found is None:
         return absent
-    text = metric.write(found.median)
-    if metric.spread and found.low != found.high:
+    text = metric.write(found.value)
+    if metric.spread and found.low is not None and found.high is not None and found.low != found.high:
         text += f" ({metric.write(found.low)}–{metric.write(found.high)})"
     return text if all(trial.trusted for trial in trials) else f"{text}*"
 
@@ -259,7 +362,7 @@ def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) -> str:
-    """A bar per strategy and variant and caller, with the range over repeats, as SVG."""
+    """A bar per strategy and variant and caller, with the interval over repeats, as SVG."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -279,28 +382,29 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
             cell = by_cell.get((strategy, variant, workload, caller, None), ())
             at = place + 0.4 - height * (order + 0.5)
             found = _spread(cell, metric)
-            if found is None:
+            if found is None or found.value <= 0:  # no place on a logarithmic axis
                 axes.text(0.01, at, _entry(cell, metric), transform=axes.get_yaxis_transform(), va="center", fontsize=7)
                 continue
+            low, high = _ends(found)
             axes.barh(
                 at,
-                found.median,
+                found.value,
                 height * 0.92,
                 color=_COLOURS[durability],
                 hatch="" if caller == Caller.DRIVER else "///",
                 edgecolor="white",
-                xerr=[[found.median - found.low], [found.high - found.median]],
+                xerr=[[found.value - low], [high - found.value]],
                 error_kw={"lw": 0.8},
             )
-            axes.text(found.high * 1.05, at, metric.write(found.median), va="center", fontsize=7)
+            axes.text(high * 1.05, at, metric.write(found.value), va="center", fontsize=7)
     axes.set_yticks(range(len(rows)), [f"{strategy}:{variant}" for strategy, variant, _ in rows], fontsize=8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")  # the default writes powers as formulas
     axes.xaxis.set_minor_formatter("")
     # Several times the range, so that a decade is in it: without one, every minor tick gets a label.
-    drawn = [found for cell in by_cell.values() if (found := _spread(cell, metric)) is not None]
+    drawn = [found for cell in by_cell.values() if (found := _spread(cell, metric)) is not None and found.value > 0]
     if drawn:
-        axes.set_xlim(min(found.low for found in drawn) / 4, max(found.high for found in drawn) * 4)
+        axes.set_xlim(min(_ends(found)[0] for found in drawn) / 4, max(_ends(found)[1] for found in drawn) * 4)
     axes.set_xlabel(f"{metric.title}, {workload} (log scale)")
     handles = [
         matplotlib.patches.Patch(color=_COLOURS[name], label=name.replace("_", " "))
@@ -323,18 +427,49 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
     return buffer.getvalue()
 
 
-def _page(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+def _ends(found: Estimate) -> tuple[float, float]:
+    """Of its interval; of one trial, which has none, the trial itself."""
+    if found.low is None or found.high is None or found.low <= 0:
+        return found.value, found.value
+    return found.low, found.high
+
+
+def _speed_plots(trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    workloads = _present(trial.workload for trial in trials if trial.fault is None and trial.status == Status.OK)
+    return [
+        (f"{metric.title}, {workload}", plot_speed(trials, workload, metric))
+        for workload in workloads
+        for metric in (_OPS, _P50)
+    ]
+
+
+def _series_plots(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[tuple[str, str]]:
     plots = []
-    for workload in _present(trial.workload for trial in trials if trial.fault is None and trial.status == Status.OK):
-        for metric in (_OPS, _P50):
-            svg = plot_speed(trials, workload, metric)
-            plots.append({"title": f"{metric.title}, {workload}", "svg": svg[svg.index("<svg") :]})
+    over = {found["over"] for found in about.get("sweep") or ()}
+    for workload in _present(trial.workload for trial in trials):
+        for caller in _present(trial.caller for trial in trials if trial.workload == workload):
+            cell = [t for t in trials if (t.workload, t.caller) == (workload, caller) and t.status == Status.OK]
+            title = f"{workload}, called from a {caller}"
+            if any(trial.arrivals != Arrivals.CLOSED for trial in cell):
+                plots.append((f"Latency over throughput, {title}", curves.latency_over_throughput(cell, title)))
+            plots += [
+                (f"Throughput over {what}, {title}", curves.throughput_over(cell, what, about["sweep"], title))
+                for what in sorted(over)
+            ]
+    return plots
+
+
+def _page(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    plots = [
+        {"title": title, "svg": svg[svg.index("<svg") :]}
+        for title, svg in (_series_plots(about, trials) if len(_forms(trials)) > 1 else _speed_plots(trials))
+    ]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(_TEMPLATE).render(
         about=about,
-        sections=[_first_section(trials), *_sections(trials)],
+        sections=_all_sections(about, trials),
         plots=plots,
         notes=_notes(trials),
         provenance=provenance(about, trials),

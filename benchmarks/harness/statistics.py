@@ -1,13 +1,12 @@
-"""Numbers from histories and from repeated trials."""
+"""Throughput, latency and outages from histories."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.harness.history import OK, History, Int64s
+from benchmarks.harness.history import OK, Bools, Floats, History, Int64s
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 
@@ -23,29 +22,103 @@ class Speed:
     operations: int
     ops_per_s: float
     latency_us: dict[str, float | None]
-    """By percentile name and `max`. A percentile that too few samples lie beyond is None."""
+    """By percentile name and `max`. A percentile that too few samples lie beyond is None, and so is one that
+    falls among operations that were due and never sent."""
+    warmup_operations: int
+    """Answered before the measured time."""
+    achieved_ratio: float | None = None
+    """Open loop: answered operations over those that were due, in the measured time."""
+    generator_share: float | None = None
+    """Closed loop: share of its clients' time that was not spent in calls."""
+    generator_lag_us_p99: float | None = None
+    """Open loop: how late operations were sent by clients that were free to send them."""
 
 
-def speed(history: History, warmup_s: float) -> Speed:
-    """Of the operations sent after the warm-up, up to the moment at which the first client had finished."""
-    begin_ns = int(history.sent_ns.min()) + int(warmup_s * 1e9)
-    end_ns = min(int(history.done_ns[history.client == client].max()) for client in np.unique(history.client))
-    rows = (history.sent_ns >= begin_ns) & (history.done_ns <= end_ns) & (history.fate == OK)
-    seconds = max((end_ns - begin_ns) / 1e9, 1e-9)
-    latency_ns = (history.done_ns - history.due_ns)[rows]
-    operations = len(latency_ns)
-    return Speed(seconds, operations, operations / seconds, _percentiles_us(latency_ns))
+def speed(history: History, warmup_s: float, seconds: float | None = None) -> Speed:
+    """Of a closed loop: operations sent after the warm-up, up to the moment at which the first client had finished.
+
+    At most `seconds` of them. Latency is service time.
+    """
+    clients = [history.client == client for client in np.unique(history.client)]
+    begin_ns = max(int(history.sent_ns[rows].min()) for rows in clients) + int(warmup_s * 1e9)
+    end_ns = min(int(history.done_ns[rows].max()) for rows in clients)
+    if seconds is not None:
+        end_ns = min(end_ns, begin_ns + int(seconds * 1e9))
+    within = (history.sent_ns >= begin_ns) & (history.done_ns <= end_ns)
+    rows = within & (history.fate == OK)
+    measured_s = max((end_ns - begin_ns) / 1e9, 1e-9)
+    latency_ns = (history.done_ns - history.sent_ns)[rows]
+    return Speed(
+        seconds=measured_s,
+        operations=len(latency_ns),
+        ops_per_s=len(latency_ns) / measured_s,
+        latency_us=_percentiles_us(latency_ns),
+        warmup_operations=int(((history.sent_ns < begin_ns) & (history.fate == OK)).sum()),
+        generator_share=_share_between_calls(history.where(within)),
+    )
 
 
-def _percentiles_us(latency_ns: Int64s) -> dict[str, float | None]:
-    found: dict[str, float | None] = {
-        name: round(float(np.percentile(latency_ns, percentile)) / 1e3, 3)
-        if len(latency_ns) * (100 - percentile) / 100 >= _SAMPLES_BEYOND
-        else None
-        for name, percentile in PERCENTILES.items()
-    }
-    found["max"] = round(float(latency_ns.max()) / 1e3, 3) if len(latency_ns) else None
+def open_speed(history: History, due_s: Floats, warmup_s: float, seconds: float) -> Speed:
+    """Of an open loop: operations that were due in `seconds` after the warm-up. Latency is response time.
+
+    `due_s` are the due times of all operations from the start, sent or not.
+    """
+    start_ns = int(history.due_ns.min()) - int(due_s[0] * 1e9)
+    begin_ns = start_ns + int(warmup_s * 1e9)
+    end_ns = begin_ns + int(seconds * 1e9)
+    answered = history.fate == OK
+    within = (history.due_ns >= begin_ns) & (history.due_ns < end_ns)
+    latency_ns = (history.done_ns - history.due_ns)[within & answered]
+    due = int(((due_s >= warmup_s) & (due_s < warmup_s + seconds)).sum())
+    done = int((answered & (history.done_ns >= begin_ns) & (history.done_ns < end_ns)).sum())
+    return Speed(
+        seconds=seconds,
+        operations=len(latency_ns),
+        ops_per_s=done / seconds,
+        latency_us=_percentiles_us(latency_ns, never_sent=max(0, due - int(within.sum()))),
+        warmup_operations=int(((history.due_ns < begin_ns) & answered).sum()),
+        achieved_ratio=min(1.0, done / due) if due else None,
+        generator_lag_us_p99=_lag_us_p99(history.where(within)),
+    )
+
+
+def _percentiles_us(latency_ns: Int64s, never_sent: int = 0) -> dict[str, float | None]:
+    ordered = np.sort(latency_ns)
+    samples = len(ordered) + never_sent
+    found: dict[str, float | None] = {}
+    for name, percentile in PERCENTILES.items():
+        known = samples * (100 - percentile) / 100 >= max(_SAMPLES_BEYOND, never_sent + 1)
+        # What was never sent took longer than anything that was: the percentile moves up among the others.
+        rank = percentile * (samples - 1) / max(1, len(ordered) - 1)
+        found[name] = round(float(np.percentile(ordered, min(100.0, rank))) / 1e3, 3) if known else None
+    found["max"] = round(float(ordered[-1]) / 1e3, 3) if len(ordered) and not never_sent else None
     return found
+
+
+def _gaps_ns(history: History) -> tuple[Int64s, Bools]:
+    """Time from each row's answer to the same client's next call, and which rows have a next one."""
+    same_client = history.client[1:] == history.client[:-1]
+    return history.sent_ns[1:] - history.done_ns[:-1], same_client
+
+
+def _share_between_calls(history: History) -> float | None:
+    """None where a client has several operations in flight: its time is then not one after another."""
+    gaps_ns, same_client = _gaps_ns(history)
+    one_call = history.sent_ns[1:] == history.sent_ns[:-1]
+    if not len(gaps_ns) or bool((same_client & ~one_call & (gaps_ns < 0)).any()):
+        return None
+    between_ns = int(gaps_ns[same_client & ~one_call].sum())
+    new_call = np.concatenate([[True], ~(same_client & one_call)])
+    called_ns = int((history.done_ns - history.sent_ns)[new_call].sum())
+    return round(between_ns / max(1, between_ns + called_ns), 4)
+
+
+def _lag_us_p99(history: History) -> float | None:
+    if len(history) < 2:
+        return None
+    free_ns = np.where(history.client[1:] == history.client[:-1], history.done_ns[:-1], 0)
+    lag_ns = history.sent_ns[1:] - np.maximum(history.due_ns[1:], free_ns)
+    return round(float(np.percentile(np.maximum(lag_ns, 0), 99)) / 1e3, 3)
 
 
 @dataclass(frozen=True)
@@ -78,17 +151,3 @@ def outage(history: History, fault_ns: int) -> Outage:
         detection_s=(int(failed.done_ns.min()) - fault_ns) / 1e9 if len(failed) else None,
         recovery_s=max(latest) / 1e9 if len(latest) == len(back_ns) else None,
     )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Of repeated trials: their median, and the range that they span."""
-
-    median: float
-    low: float
-    high: float
-
-
-def summary(values: Sequence[float]) -> Summary:
-    """Of at least one value."""
-    return Summary(float(np.median(values)), float(min(values)), float(max(values)))

@@ -24,6 +24,9 @@ MAX_MONEY = 2**53 - 1
 """The largest amount and balance, in minor units: the largest integer up to which every backend
 counts exactly (Redis runs its scripts on Lua 5.1, whose numbers are IEEE doubles)."""
 
+MAX_SHARDS = 1024
+"""The most owners that one bank's accounts are spread over."""
+
 DEDUP_WINDOW = 10_000
 """How many op-id numbers, counted back from the highest seen, are remembered per session."""
 
@@ -82,12 +85,17 @@ class Context:
     """Which set of accounts: two opens of one bank on the same resources see the same accounts."""
     variant: str | None = None
     """One of `Capabilities.variants`; None for the strategy's default."""
+    shards: int | None = None
+    """Owners that a new bank's accounts are spread over, where `Capabilities.sharded` is claimed; None for the
+    strategy's own number. A bank that exists keeps its number."""
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout_s < float("inf"):
             raise ValueError(f"timeout_s must be a positive number of seconds, not {self.timeout_s}")
         if not self.bank:
             raise ValueError("bank must be a non-empty name")
+        if self.shards is not None and not 1 <= self.shards <= MAX_SHARDS:
+            raise ValueError(f"shards must be 1 to {MAX_SHARDS}, not {self.shards}")
 
 
 class Accounts(ABC):

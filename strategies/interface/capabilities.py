@@ -82,5 +82,7 @@ class Capabilities:
     retries: Retries = Retries.UNSAFE
     callers: frozenset[Caller] = frozenset()
     needs: frozenset[Resource] = frozenset()
+    sharded: bool = False
+    """Accounts are spread over as many owners as `Context.shards` says."""
     variants: tuple[str, ...] = ("default",)
     """Names of settings that change the result; each is a row of its own. The first is the default."""

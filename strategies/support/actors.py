@@ -193,6 +193,8 @@ class ActorBank:
     def open_shards(self, shards: int) -> list[ActorRef]:
         """The bank's shards: those that exist, and blank ones in place of those that were lost.
 
+        A bank that exists keeps its number of shards, whatever `shards` says.
+
         Each is placed on another worker as far as there are enough, starting from one that the
         bank's name decides, so that several banks do not crowd the same workers.
         """
@@ -205,18 +207,19 @@ class ActorBank:
                 known: Sequence[Future] = await client.get_dataset(self._name, default=())
                 holders = await client.who_has(known) if known else {}
                 alive = {shard: future for shard, future in enumerate(known) if holders.get(future.key)}
-                if len(alive) < shards:
+                size = len(known) or shards
+                if len(alive) < size:
                     workers = sorted(await client.nthreads())
                     if not workers:
                         raise NotSent("the cluster has no worker")
                     first = stable_digest(self._name)
-                    for shard in set(range(shards)) - set(alive):
+                    for shard in set(range(size)) - set(alive):
                         alive[shard] = _submit(client, workers[(first + shard) % len(workers)])
                     await asyncio.gather(*alive.values())
                     await client.publish_dataset(
-                        [alive[shard] for shard in range(shards)], name=self._name, override=True
+                        [alive[shard] for shard in range(size)], name=self._name, override=True
                     )
-                return await _refs(client, [alive[shard] for shard in range(shards)])
+                return await _refs(client, [alive[shard] for shard in range(size)])
 
         return self._on_loop(client, attach_or_create)
 

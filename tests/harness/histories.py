@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.harness.checker import Verdict, check
-from benchmarks.harness.history import BALANCE, DEPOSIT, LOST, OK, REJECTED, UNAVAILABLE, UNKNOWN, WITHDRAW, History
+from benchmarks.harness.history import (
+    BALANCE,
+    DEPOSIT,
+    LOST,
+    OK,
+    REJECTED,
+    TRANSFER,
+    UNAVAILABLE,
+    UNKNOWN,
+    WITHDRAW,
+    History,
+)
 from strategies.interface import Receipt
 
 OPENING = 100
@@ -27,6 +40,10 @@ class Op:
     balance: int = 0
     epoch: int = 0
     account: int = 0
+    target: int = -1
+    target_seq: int = 0
+    target_balance: int = 0
+    target_epoch: int = 0
     client: int = 0
     due: int | None = None
 
@@ -46,31 +63,70 @@ def read(seq: int, balance: int, at: tuple[int, int], *, epoch: int = EPOCH, acc
     return Op(function=BALANCE, fate=OK, amount=0, at=at, seq=seq, balance=balance, epoch=epoch, account=account)
 
 
-def unanswered(fate: int, amount: int, at: tuple[int, int], *, function: int = DEPOSIT, account: int = 0) -> Op:
-    """A change without a receipt."""
+def transfer(
+    amount: int,
+    source: tuple[int, int] | tuple[int, int, int],
+    target: tuple[int, int] | tuple[int, int, int],
+    at: tuple[int, int],
+    *,
+    between: tuple[int, int] = (0, 1),
+) -> Op:
+    """One that was acknowledged, with both receipts (seq, balance[, epoch])."""
+    seq, balance, epoch = source if len(source) == 3 else (*source, EPOCH)
+    target_seq, target_balance, target_epoch = target if len(target) == 3 else (*target, EPOCH)
+    return Op(
+        function=TRANSFER,
+        fate=OK,
+        amount=amount,
+        at=at,
+        seq=seq,
+        balance=balance,
+        epoch=epoch,
+        account=between[0],
+        target=between[1],
+        target_seq=target_seq,
+        target_balance=target_balance,
+        target_epoch=target_epoch,
+    )
+
+
+def unanswered(
+    fate: int, amount: int, at: tuple[int, int], *, function: int = DEPOSIT, account: int = 0, target: int = -1
+) -> Op:
+    """A change without a receipt; with a target, a transfer."""
     assert fate in (REJECTED, UNAVAILABLE, LOST, UNKNOWN)
-    return Op(function=function, fate=fate, amount=amount, at=at, account=account)
+    function = function if target < 0 else TRANSFER
+    return Op(function=function, fate=fate, amount=amount, at=at, account=account, target=target)
 
 
 def history(ops: Sequence[Op]) -> History:
     """The columns of these rows."""
 
-    def column(values: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.array(values, dtype=np.int64)
+    def column(values: Iterable[int], dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+        return np.array(list(values), dtype=dtype)
+
+    def of_target(values: Iterable[int], dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+        if any(op.function == TRANSFER for op in ops):
+            return column(values, dtype)
+        return np.broadcast_to(np.zeros((), dtype=dtype), (len(ops),))
 
     made = History(
-        client=column([op.client for op in ops]),
-        number=column(range(len(ops))),
-        function=column([op.function for op in ops]).astype(np.int8),
-        account=column([op.account for op in ops]),
-        amount=column([op.amount for op in ops]),
-        due_ns=column([op.at[0] if op.due is None else op.due for op in ops]),
-        sent_ns=column([op.at[0] for op in ops]),
-        done_ns=column([op.at[1] for op in ops]),
-        fate=column([op.fate for op in ops]).astype(np.int8),
-        seq=column([op.seq for op in ops]),
-        balance=column([op.balance for op in ops]),
-        epoch=column([op.epoch for op in ops]),
+        client=column((op.client for op in ops), np.int16),
+        number=column(range(len(ops)), np.int32),
+        function=column((op.function for op in ops), np.int8),
+        account=column((op.account for op in ops), np.int32),
+        target=column((op.target for op in ops), np.int32),
+        amount=column(op.amount for op in ops),
+        due_ns=column(op.at[0] if op.due is None else op.due for op in ops),
+        sent_ns=column(op.at[0] for op in ops),
+        done_ns=column(op.at[1] for op in ops),
+        fate=column((op.fate for op in ops), np.int8),
+        seq=column((op.seq for op in ops), np.int32),
+        balance=column(op.balance for op in ops),
+        epoch=column(op.epoch for op in ops),
+        target_seq=of_target((op.target_seq for op in ops), np.int32),
+        target_balance=of_target(op.target_balance for op in ops),
+        target_epoch=of_target(op.target_epoch for op in ops),
     )
     assert all(len(getattr(made, each.name)) == len(ops) for each in fields(made))
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,13 @@ def unmeasured(status: Status, reason: str, **changes: Any) -> Trial:
     return Trial(**(about | changes))
 
 
-def run_folder(parent: Path, *trials: Trial, finished: bool = True) -> Path:
-    """A run with these trials."""
-    about = {"command": "python -m benchmarks run --quick", "plan": {"seed": 1}}
-    run = Run.start(parent / f"parent-{next(_numbers)}", about)
+def run_folder(parent: Path, *trials: Trial, finished: bool = True, about: dict[str, Any] | None = None) -> Path:
+    """A run with these trials, and with these keys of `run.json` instead of its own."""
+    own = {"command": "python -m benchmarks run --quick", "plan": {"seed": 1}}
+    run = Run.start(parent / f"parent-{next(_numbers)}", own)
+    if about is not None:
+        run.about.update(about)
+        (run.folder / "run.json").write_text(json.dumps(run.about))
     for each in trials:
         run.add(each)
     if finished:

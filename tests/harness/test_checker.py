@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +14,20 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.checker import Verdict, check
-from benchmarks.harness.history import BALANCE, DEPOSIT, OK, REJECTED, UNAVAILABLE, UNKNOWN, WITHDRAW, History
+from benchmarks.harness.history import (
+    BALANCE,
+    DEPOSIT,
+    LOST,
+    OK,
+    REJECTED,
+    TRANSFER,
+    UNAVAILABLE,
+    UNKNOWN,
+    WITHDRAW,
+    History,
+)
 from strategies.interface import Receipt
-from tests.harness.histories import EPOCH, OPENING, Op, deposit, judged, names, read, unanswered, withdraw
+from tests.harness.histories import EPOCH, OPENING, Op, deposit, judged, names, read, transfer, unanswered, withdraw
 
 GOOD = [
     deposit(5, 2, 105, at=(0, 10)),
@@ -32,6 +45,7 @@ def test_a_correct_history_is_cleared() -> None:
     assert judged(GOOD, (3, 85)) == Verdict(
         acknowledged=2,
         acknowledged_lost=0,
+        torn=0,
         duplicated=0,
         indeterminate=0,
         indeterminate_applied=0,
@@ -120,6 +134,11 @@ def test_money_that_moved_between_accounts_is_not_conserved() -> None:
     """The sum over all accounts is right, and each account is wrong."""
     ops = [deposit(5, 2, 105, at=(0, 10), account=0), deposit(5, 2, 105, at=(0, 10), account=1)]
     assert judged(ops, (2, 106), (2, 104)).conserved is False
+
+
+def test_a_store_that_counts_seqs_from_another_number_explains_nothing_away() -> None:
+    verdict = judged([deposit(5, 1, 105, at=(0, 10))], (1, 105))
+    assert (verdict.duplicated, verdict.indeterminate_applied, verdict.linearizable) == (0, 0, "no")
 
 
 # -- fates that the caller was not told ------------------------------------------------------------
@@ -271,6 +290,304 @@ def test_an_owner_that_came_back_blank_and_was_not_called_again_lost_everything(
     assert (verdict.acknowledged_lost, verdict.conserved) == (2, False)
 
 
+def test_what_a_later_owner_did_aside_of_the_final_state_takes_nothing_from_an_earlier_one() -> None:
+    """Two owners at once: the audit reads the earlier one, which never lost its own changes."""
+    ops = [
+        deposit(5, 2, 105, at=(0, 10), epoch=7),
+        deposit(5, 3, 110, at=(11, 20), epoch=7),
+        deposit(9, 2, 109, at=(31, 40), epoch=8),
+    ]
+    verdict = judged(ops, (3, 110, 7))
+    assert (verdict.acknowledged_lost, verdict.duplicated, verdict.conserved) == (1, 0, False)
+
+
+# -- transfers -------------------------------------------------------------------------------------
+
+MOVED = transfer(10, (2, 90), (2, 110), at=(0, 10))
+"""From account 0 to account 1."""
+
+
+def test_a_transfer_is_one_operation_and_two_changes() -> None:
+    ops = [MOVED, read(2, 90, at=(11, 12)), deposit(5, 3, 115, at=(11, 20), account=1)]
+    assert judged(ops, (2, 90), (3, 115)) == Verdict(
+        acknowledged=2,
+        acknowledged_lost=0,
+        torn=0,
+        duplicated=0,
+        indeterminate=0,
+        indeterminate_applied=0,
+        conserved=True,
+        linearizable="yes",
+    )
+
+
+@pytest.mark.parametrize("final", [((2, 90), (1, 100)), ((1, 100), (2, 110)), ((2, 90), None), (None, (2, 110))])
+def test_a_transfer_that_lost_a_leg_is_torn(final: Any) -> None:
+    verdict = judged([MOVED], *final)
+    assert (verdict.acknowledged, verdict.acknowledged_lost, verdict.torn) == (1, 1, 1)
+    assert (verdict.duplicated, verdict.conserved) == (0, False)
+
+
+def test_a_transfer_that_lost_both_legs_is_lost_once_and_not_torn() -> None:
+    verdict = judged([MOVED], (1, 100), (1, 100))
+    assert (verdict.acknowledged_lost, verdict.torn, verdict.conserved) == (1, 0, False)
+
+
+def test_a_transfer_whose_target_went_back_to_an_older_state_is_torn() -> None:
+    ops = [
+        transfer(10, (2, 90, 9), (2, 110, 3), at=(0, 10)),
+        transfer(10, (3, 80, 9), (3, 120, 3), at=(11, 20)),
+        deposit(10, 3, 120, at=(30, 40), account=1, epoch=8),
+    ]
+    verdict = judged(ops, (3, 80, 9), (3, 120, 8))
+    assert (verdict.acknowledged, verdict.acknowledged_lost, verdict.torn) == (3, 1, 1)
+
+
+def test_a_leg_applied_twice_is_a_duplicate() -> None:
+    verdict = judged([MOVED], (2, 90), (3, 120))
+    assert (verdict.acknowledged_lost, verdict.torn, verdict.duplicated, verdict.conserved) == (0, 0, 1, False)
+
+
+def test_a_transfer_applied_twice_is_two_duplicates() -> None:
+    """The money adds up over all accounts, and in none."""
+    verdict = judged([MOVED], (3, 80), (3, 120))
+    assert (verdict.acknowledged_lost, verdict.torn, verdict.duplicated, verdict.conserved) == (0, 0, 2, False)
+
+
+@pytest.mark.parametrize("fate", [REJECTED, UNAVAILABLE, LOST])
+def test_a_refused_transfer_has_no_effect(fate: int) -> None:
+    ops = [MOVED, unanswered(fate, 30, at=(11, 20), target=1)]
+    verdict = judged(ops, (2, 90), (2, 110))
+    assert (verdict.acknowledged, verdict.indeterminate, verdict.conserved, verdict.linearizable) == (1, 0, True, "yes")
+    assert judged(ops, (3, 60), (3, 140)).duplicated == 2
+    assert judged(ops, (3, 60), (2, 110)).duplicated == 1
+
+
+def test_an_overwritten_leg_is_told_by_the_balances() -> None:
+    """A deposit read the target's balance before the transfer wrote it, or the other way round."""
+    rival = deposit(5, 2, 105, at=(0, 10), account=1)
+    verdict = judged([MOVED, rival], (2, 90), (2, 105))
+    assert (verdict.acknowledged_lost, verdict.torn) == (1, 1)
+    verdict = judged([MOVED, rival], (2, 90), (2, 110))
+    assert (verdict.acknowledged_lost, verdict.torn) == (1, 0)
+    later = deposit(1, 3, 106, at=(11, 20), account=1)
+    verdict = judged([MOVED, rival, later], (2, 90), (3, 106))
+    assert (verdict.acknowledged_lost, verdict.torn) == (1, 1)
+
+
+def test_an_overwritten_leg_that_nothing_tells_is_not_called_torn() -> None:
+    rival = deposit(10, 2, 110, at=(-5, 5), account=1)
+    verdict = judged([rival, MOVED], (2, 90), (2, 110))
+    assert (verdict.acknowledged_lost, verdict.torn, verdict.conserved) == (1, 0, False)
+
+
+def test_a_transfer_that_was_overwritten_at_one_end_and_overwrote_at_the_other_is_torn() -> None:
+    rivals = [deposit(5, 2, 105, at=(0, 10), account=0), deposit(5, 2, 105, at=(0, 10), account=1)]
+    verdict = judged([MOVED, *rivals], (2, 90), (2, 105))
+    assert (verdict.acknowledged_lost, verdict.torn) == (2, 1)
+
+
+def test_transfers_that_overwrote_each_other_in_a_ring_may_all_be_whole_or_lost() -> None:
+    ring = [
+        transfer(10, (2, 90), (2, 110), at=(each, 10), between=pair)
+        for each, pair in enumerate([(0, 1), (1, 2), (2, 3), (3, 0)])
+    ]
+    verdict = judged(ring, *[(2, OPENING)] * 4)
+    assert (verdict.torn, verdict.conserved) == (0, False)
+    assert verdict.acknowledged_lost >= 2
+
+
+def test_of_two_transfers_under_the_same_seqs_one_is_lost_whole() -> None:
+    verdict = judged([MOVED, replace(MOVED, at=(1, 11))], (2, 90), (2, 110))
+    assert (verdict.acknowledged_lost, verdict.torn) == (1, 0)
+
+
+def test_of_two_transfers_that_meet_at_one_end_one_is_torn() -> None:
+    other = transfer(10, (2, 90), (2, 110), at=(1, 11), between=(2, 1))
+    verdict = judged([MOVED, other], (2, 90), (2, 110), (2, 90))
+    assert (verdict.acknowledged_lost, verdict.torn) == (1, 1)
+
+
+# -- transfers from an account to itself -----------------------------------------------------------
+
+TO_ITSELF = transfer(10, (2, 90), (3, 100), at=(0, 10), between=(0, 0))
+
+
+def test_a_transfer_to_the_same_account_is_a_withdrawal_and_a_deposit() -> None:
+    verdict = judged([TO_ITSELF, deposit(5, 4, 105, at=(11, 20))], (4, 105))
+    assert (verdict.acknowledged, verdict.acknowledged_lost, verdict.torn, verdict.duplicated) == (2, 0, 0, 0)
+    assert (verdict.conserved, verdict.linearizable) == (True, "yes")
+
+
+def test_a_transfer_to_the_same_account_can_be_torn() -> None:
+    verdict = judged([TO_ITSELF], (2, 90))
+    assert (verdict.acknowledged_lost, verdict.torn, verdict.conserved) == (1, 1, False)
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        [read(2, 90, at=(0, 10)), TO_ITSELF],
+        [transfer(10, (2, 90), (4, 105), at=(0, 10), between=(0, 0)), deposit(5, 3, 95, at=(0, 10))],
+        [transfer(10, (3, 100), (2, 110), at=(0, 10), between=(0, 0))],
+    ],
+    ids=["seen between", "changed between", "deposited first"],
+)
+def test_nothing_comes_between_the_legs_of_a_transfer_to_the_same_account(ops: list[Op]) -> None:
+    last = max(max(op.seq, op.target_seq) for op in ops)
+    verdict = judged(ops, (last, 100 if last == 3 else 105))
+    assert (verdict.conserved, verdict.linearizable) == (True, "no")
+
+
+@pytest.mark.parametrize(
+    ("final", "applied", "conserved"), [((1, 100), 0, True), ((3, 100), 1, True), ((2, 90), 1, False)]
+)
+def test_an_unknown_transfer_to_the_same_account(final: tuple[int, int], applied: int, conserved: bool) -> None:
+    verdict = judged([unanswered(UNKNOWN, 10, at=(0, 10), account=0, target=0)], final)
+    assert (verdict.indeterminate, verdict.indeterminate_applied, verdict.duplicated) == (1, applied, 0)
+    assert verdict.conserved is conserved
+
+
+# -- transfers of unknown fate ---------------------------------------------------------------------
+
+LEFT_OPEN = unanswered(UNKNOWN, 10, at=(0, 10), account=0, target=1)
+
+
+@pytest.mark.parametrize(
+    ("final", "applied", "torn", "conserved"),
+    [
+        (((1, 100), (1, 100)), 0, 0, True),
+        (((2, 90), (2, 110)), 1, 0, True),
+        (((2, 90), (1, 100)), 1, 1, False),
+        (((1, 100), (2, 110)), 1, 1, False),
+        (((2, 90), (2, 109)), 1, 0, False),
+        (((2, 110), (2, 90)), 1, 0, False),
+    ],
+    ids=["not applied", "applied", "source only", "target only", "wrong amount", "backwards"],
+)
+def test_an_unknown_transfer_is_one_operation(final: Any, applied: int, torn: int, conserved: bool) -> None:
+    verdict = judged([LEFT_OPEN], *final)
+    assert (verdict.acknowledged, verdict.acknowledged_lost, verdict.duplicated) == (0, 0, 0)
+    assert (verdict.indeterminate, verdict.indeterminate_applied, verdict.torn) == (1, applied, torn)
+    assert verdict.conserved is conserved
+
+
+def test_one_of_two_unknown_transfers() -> None:
+    """Which one it was is not told where they left from, but where they went."""
+    ops = [LEFT_OPEN, unanswered(UNKNOWN, 20, at=(0, 10), account=0, target=2)]
+    verdict = judged(ops, (2, 80), (1, 100), (2, 120))
+    assert (verdict.indeterminate, verdict.indeterminate_applied, verdict.torn) == (2, 1, 0)
+
+
+def test_an_unknown_transfer_whose_leg_another_account_cannot_hold_is_torn() -> None:
+    """Two arrived from elsewhere, and their target holds one."""
+    ops = [
+        unanswered(UNKNOWN, 10, at=(0, 10), account=1, target=0),
+        unanswered(UNKNOWN, 10, at=(0, 10), account=2, target=0),
+        unanswered(UNKNOWN, 10, at=(0, 10), account=0),
+    ]
+    verdict = judged(ops, (2, 110), (2, 90), (2, 90))
+    assert (verdict.indeterminate_applied, verdict.torn, verdict.conserved) == (2, 1, False)
+
+
+def test_an_unknown_transfer_and_an_unknown_deposit_count_as_the_fewer() -> None:
+    """Both ends changed once: by the transfer, or by the deposits."""
+    ops = [LEFT_OPEN, unanswered(UNKNOWN, 5, at=(0, 10), account=0), unanswered(UNKNOWN, 5, at=(0, 10), account=1)]
+    verdict = judged(ops, (2, 105), (2, 105))
+    assert (verdict.indeterminate, verdict.indeterminate_applied, verdict.torn) == (3, 1, 0)
+
+
+def test_unknown_transfers_leave_the_total_as_it_was() -> None:
+    """Each balance could come of some of them; all balances together could not."""
+    there, back = LEFT_OPEN, unanswered(UNKNOWN, 30, at=(0, 10), account=1, target=0)
+    assert judged([there, back], (2, 90), (2, 110)).conserved is None
+    assert judged([there, back], (2, 90), (2, 70)).conserved is False
+    came = unanswered(UNKNOWN, 40, at=(0, 10), account=2)  # and would make up for what is missing, were it not told
+    assert judged([there, back, came], (2, 90), (2, 70), (2, 140)).conserved is False
+    went = replace(came, function=WITHDRAW)
+    assert judged([there, back, went], (2, 90), (2, 70), (1, 100)).conserved is False
+
+
+def test_halves_of_unknown_transfers_that_add_up_are_not_conserved() -> None:
+    ops = [LEFT_OPEN, replace(LEFT_OPEN, account=2, target=3)]
+    verdict = judged(ops, (2, 90), (1, 100), (1, 100), (2, 110))
+    assert (verdict.indeterminate_applied, verdict.torn, verdict.conserved) == (2, 2, False)
+
+
+@pytest.mark.parametrize("final", [(2, 104), (2, 111), (2, 106)])
+def test_a_balance_that_no_choice_of_unknown_changes_explains(final: tuple[int, int]) -> None:
+    """Too little, too much, and between them."""
+    ops = [unanswered(UNKNOWN, 5, at=(0, 10)), unanswered(UNKNOWN, 10, at=(0, 10))]
+    assert judged(ops, final).conserved is False
+
+
+def test_unknown_changes_that_were_all_applied_leave_nothing_open() -> None:
+    ops = [unanswered(UNKNOWN, 5, at=(0, 10)), unanswered(UNKNOWN, 7, at=(0, 10))]
+    assert judged(ops, (3, 112)).conserved is True
+    assert judged(ops, (3, 110)).conserved is False
+
+
+# -- transfers: the order --------------------------------------------------------------------------
+
+
+def test_a_wrong_balance_of_the_target() -> None:
+    verdict = judged([transfer(10, (2, 90), (2, 111), at=(0, 10))], (2, 90), (2, 110))
+    assert (verdict.conserved, verdict.linearizable) == (True, "no")
+
+
+def test_a_stale_receipt_of_the_target() -> None:
+    """It began when the deposit to its target was complete, and claims to have come before."""
+    late = transfer(10, (2, 90), (2, 110), at=(31, 40))
+    after = deposit(5, 3, 115, at=(20, 30), account=1)
+    assert judged([late, after], (2, 90), (3, 115)).linearizable == "no"
+    assert judged([replace(late, at=(29, 40)), after], (2, 90), (3, 115)).linearizable == "yes"
+
+
+def test_a_stale_read_of_the_target() -> None:
+    assert judged([MOVED, read(1, 100, at=(11, 20), account=1)], (2, 90), (2, 110)).linearizable == "no"
+    assert judged([MOVED, read(1, 100, at=(9, 20), account=1)], (2, 90), (2, 110)).linearizable == "yes"
+
+
+def test_an_unknown_transfer_explains_a_gap_at_both_ends() -> None:
+    ops = [read(2, 90, at=(11, 20)), read(2, 110, at=(11, 20), account=1)]
+    assert judged(ops, (2, 90), (2, 110)).linearizable == "no"
+    assert judged([LEFT_OPEN, *ops], (2, 90), (2, 110)).linearizable == "yes"
+
+
+# -- wide numbers in narrow columns ----------------------------------------------------------------
+
+
+def test_real_clocks_epochs_and_money_do_not_overflow() -> None:
+    day, epoch, rich = 86_400 * 10**9, 1_790_000_000_000_000, 2**53 - 1
+    last = 40_000
+    base = 100 * day
+    ops = [
+        deposit(1, 2, OPENING + 1, at=(base + day, base + 2 * day), account=index, epoch=epoch)
+        for index in range(0, last, 1000)
+    ]
+    ops += [
+        deposit(rich - OPENING, 2, rich, at=(base, base + 10), account=last, epoch=epoch),
+        withdraw(rich - 1, 3, 1, at=(base + 11, base + 20), account=last, epoch=epoch),
+    ]
+    state = [(2, OPENING + 1, epoch) if index % 1000 == 0 else (1, OPENING, epoch) for index in range(last)]
+    state.append((3, 1, epoch))
+    verdict = judged(ops, *state)
+    assert (verdict.acknowledged_lost, verdict.conserved, verdict.linearizable) == (0, True, "yes")
+    ops[-1] = replace(ops[-1], at=(base - 20, base - 11))
+    assert judged(ops, *state).linearizable == "no"
+    state[-1] = (3, 2, epoch)
+    assert judged(ops, *state).conserved is False
+
+
+def test_sums_of_large_amounts_are_exact() -> None:
+    """Floating point would round them: the deposits come first, and add up to more than 2**54."""
+    amount = 2**53 - 1 - OPENING
+    ops = [deposit(amount, seq, 2**53 - 1, at=(10 * seq, 10 * seq + 5)) for seq in (2, 4, 6)]
+    ops += [withdraw(amount, seq, OPENING, at=(10 * seq, 10 * seq + 5)) for seq in (3, 5, 7)]
+    assert judged(ops, (7, OPENING)).conserved is True
+    assert judged(ops, (7, OPENING + 1)).conserved is False
+
+
 # -- any history -----------------------------------------------------------------------------------
 
 
@@ -286,28 +603,45 @@ class Model:
     def __post_init__(self) -> None:
         self.state = [(1, OPENING)] * self.accounts
 
-    def call(self, account: int, function: int, amount: int, sent: int, instant: int, done: int, lost: str) -> None:
+    def call(self, account: int, target: int, function: int, amount: int, at: tuple[int, int], lost: str) -> None:
         seq, balance = self.state[account]
         if function == BALANCE:
-            self.ops.append(read(seq, balance, at=(sent, done), account=account))
+            self.ops.append(read(seq, balance, at=at, account=account))
             return
-        refused = function == WITHDRAW and balance < amount
+        target = target if function == TRANSFER else -1
+        refused = function != DEPOSIT and balance < amount
         if lost == "request" or refused:
             fate = REJECTED if refused else UNKNOWN
-            self.ops.append(unanswered(fate, amount, at=(sent, done), function=function, account=account))
+            self.ops.append(unanswered(fate, amount, at=at, function=function, account=account, target=target))
             return
-        after = (seq + 1, balance + (amount if function == DEPOSIT else -amount))
-        self.state[account] = after
+        after = self.change(account, amount if function == DEPOSIT else -amount)
+        there = self.change(target, amount) if function == TRANSFER else (0, 0)
         if lost == "answer":
             self.applied_unknowns += 1
-            self.ops.append(unanswered(UNKNOWN, amount, at=(sent, done), function=function, account=account))
+            self.ops.append(unanswered(UNKNOWN, amount, at=at, function=function, account=account, target=target))
+        elif function == TRANSFER:
+            self.ops.append(transfer(amount, after, there, at=at, between=(account, target)))
         else:
             made = deposit if function == DEPOSIT else withdraw
-            self.ops.append(made(amount, *after, at=(sent, done), account=account))
+            self.ops.append(made(amount, *after, at=at, account=account))
+
+    def change(self, account: int, amount: int) -> tuple[int, int]:
+        seq, balance = self.state[account]
+        self.state[account] = (seq + 1, balance + amount)
+        return self.state[account]
+
+
+FUNCTIONS = (BALANCE, DEPOSIT, DEPOSIT, WITHDRAW)
+WITH_TRANSFERS = (BALANCE, DEPOSIT, WITHDRAW, TRANSFER, TRANSFER)
 
 
 @st.composite
-def models(draw: st.DrawFn, *, lost: tuple[str, ...] = ("", "", "", "", "request", "answer")) -> Model:
+def models(
+    draw: st.DrawFn,
+    *,
+    lost: tuple[str, ...] = ("", "", "", "", "request", "answer"),
+    functions: tuple[int, ...] = FUNCTIONS,
+) -> Model:
     """Up to 40 operations at rising instants, each with a window around its instant; some messages are lost."""
     model = Model(accounts=draw(st.integers(1, 3)))
     instant = 0
@@ -315,11 +649,10 @@ def models(draw: st.DrawFn, *, lost: tuple[str, ...] = ("", "", "", "", "request
         instant += draw(st.integers(1, 5))
         model.call(
             account=draw(st.integers(0, model.accounts - 1)),
-            function=draw(st.sampled_from([BALANCE, DEPOSIT, DEPOSIT, WITHDRAW])),
+            target=draw(st.integers(0, model.accounts - 1)),
+            function=draw(st.sampled_from(functions)),
             amount=draw(st.sampled_from([1, 1, 1, 7, 150])),
-            sent=instant - draw(st.integers(0, 12)),
-            instant=instant,
-            done=instant + draw(st.integers(0, 12)),
+            at=(instant - draw(st.integers(0, 12)), instant + draw(st.integers(0, 12))),
             lost=draw(st.sampled_from(lost)),
         )
     model.ops = draw(st.permutations(model.ops))  # clients' parts are merged in no order
@@ -368,6 +701,138 @@ def test_money_from_nowhere_is_never_conserved(model: Model, gift: int, data: st
     assert verdict_of(model.ops, model.state).conserved is False
 
 
+@quickly
+@given(models(functions=WITH_TRANSFERS))
+def test_a_correct_model_with_transfers_is_never_accused(model: Model) -> None:
+    verdict = verdict_of(model.ops, model.state)
+    assert (verdict.acknowledged_lost, verdict.torn, verdict.duplicated) == (0, 0, 0)
+    assert verdict.acknowledged == sum(op.fate == OK and op.function != BALANCE for op in model.ops)
+    assert verdict.conserved in (True, None)
+    assert verdict.linearizable == ("yes" if any(op.fate == OK for op in model.ops) else "unknown")
+    assert verdict.indeterminate == sum(op.fate == UNKNOWN for op in model.ops)
+    assert verdict.indeterminate_applied <= model.applied_unknowns
+    if len({op.function == TRANSFER for op in model.ops if op.fate == UNKNOWN}) == 1:
+        assert verdict.indeterminate_applied == model.applied_unknowns
+    if not model.applied_unknowns:
+        assert verdict.conserved is True
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One end of an acknowledged transfer."""
+
+    op: Op
+    account: int
+    seq: int
+    change: int
+
+
+def some_leg(model: Model, data: st.DataObject) -> Leg:
+    moves = [op for op in model.ops if op.function == TRANSFER and op.fate == OK]
+    assume(moves)
+    op = data.draw(st.sampled_from(moves))
+    source, target = Leg(op, op.account, op.seq, -op.amount), Leg(op, op.target, op.target_seq, op.amount)
+    return data.draw(st.sampled_from([source, target]))
+
+
+def applied_otherwise(model: Model, leg: Leg, times: int) -> Verdict:
+    """The verdict on the same calls, had the leg been applied so many times more, or -1, under the same receipt."""
+
+    def shifted(account: int, seq: int, balance: int, *, is_later: bool) -> tuple[int, int]:
+        if account != leg.account or not is_later:
+            return seq, balance
+        return seq + times, balance + times * leg.change
+
+    ops = []
+    for op in model.ops:
+        later = op.seq > leg.seq or (op.function == BALANCE and op.seq == leg.seq)
+        seq, balance = shifted(op.account, op.seq, op.balance, is_later=later)
+        target_seq, target_balance = shifted(
+            op.target, op.target_seq, op.target_balance, is_later=op.target_seq > leg.seq
+        )
+        ops.append(replace(op, seq=seq, balance=balance, target_seq=target_seq, target_balance=target_balance))
+    state = [shifted(account, *receipt, is_later=True) for account, receipt in enumerate(model.state)]
+    return verdict_of(ops, state)
+
+
+@quickly
+@given(models(lost=("",), functions=WITH_TRANSFERS), st.data())
+def test_a_leg_that_was_not_applied_is_always_found(model: Model, data: st.DataObject) -> None:
+    leg = some_leg(model, data)
+    verdict = applied_otherwise(model, leg, -1)
+    assert (verdict.acknowledged_lost, verdict.duplicated, verdict.conserved) == (1, 0, False)
+    if leg.seq == model.state[leg.account][0]:
+        assert verdict.torn == 1
+    else:
+        assert verdict.torn in (0, 1)  # not told if what took its place is a change of the same amount
+        assert verdict.linearizable == "no"
+
+
+@quickly
+@given(models(lost=("",), functions=WITH_TRANSFERS), st.data())
+def test_a_leg_that_was_applied_twice_is_always_found(model: Model, data: st.DataObject) -> None:
+    verdict = applied_otherwise(model, some_leg(model, data), 1)
+    assert (verdict.acknowledged_lost, verdict.torn, verdict.duplicated, verdict.conserved) == (0, 0, 1, False)
+
+
+@quickly
+@given(models(lost=("",), functions=WITH_TRANSFERS), st.data())
+def test_receipts_under_each_others_name_are_always_found(model: Model, data: st.DataObject) -> None:
+    op = some_leg(model, data).op
+    assume((op.seq, op.balance) != (op.target_seq, op.target_balance))
+    swapped = replace(op, seq=op.target_seq, balance=op.target_balance, target_seq=op.seq, target_balance=op.balance)
+    ops = [swapped if each is op else each for each in model.ops]
+    assert verdict_of(ops, model.state).linearizable == "no"
+
+
+unknown_ops = st.lists(
+    st.builds(
+        lambda function, account, target, amount: unanswered(
+            UNKNOWN, amount, at=(0, 10), function=function, account=account, target=target
+        ),
+        st.sampled_from([DEPOSIT, WITHDRAW]),
+        st.integers(0, 2),
+        st.sampled_from([-1, 0, 1, 2]),
+        st.sampled_from([1, 5, 5, 7]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@quickly
+@given(unknown_ops, st.data())
+def test_of_unknown_fates_no_more_is_said_than_every_choice_among_them_bears_out(
+    ops: list[Op], data: st.DataObject
+) -> None:
+    """Held against all the ways in which their legs can have been applied, or not."""
+    legs = [(index, op.account, op.amount if op.function == DEPOSIT else -op.amount) for index, op in enumerate(ops)]
+    legs += [(index, op.target, op.amount) for index, op in enumerate(ops) if op.function == TRANSFER]
+
+    def outcome(chosen: tuple[bool, ...]) -> tuple[list[tuple[int, int]], int, int]:
+        state, applied = [(1, OPENING)] * 3, Counter[int]()
+        for (index, account, change), is_in in zip(legs, chosen, strict=True):
+            if is_in:
+                state[account] = (state[account][0] + 1, state[account][1] + change)
+                applied[index] += 1
+        torn = sum(ops[index].function == TRANSFER and count == 1 for index, count in applied.items())
+        return state, len(applied), torn
+
+    ways = [outcome(chosen) for chosen in itertools.product([False, True], repeat=len(legs))]
+    state = list(data.draw(st.sampled_from(ways))[0])
+    if data.draw(st.booleans()):
+        state[0] = (state[0][0], state[0][1] + data.draw(st.sampled_from([-1, 1, 2, 10])))
+    verdict = verdict_of(ops, state)
+    as_many = [way for way in ways if [seq for seq, _ in way[0]] == [seq for seq, _ in state]]
+    assert verdict.indeterminate_applied <= min(applied for _, applied, _ in as_many)
+    assert verdict.torn <= min(torn for *_, torn in as_many)
+    fitting = [torn for found, _, torn in as_many if found == state]
+    if verdict.conserved is True:
+        assert fitting
+    if verdict.conserved is False:
+        assert 0 not in fitting
+
+
 # -- speed -----------------------------------------------------------------------------------------
 
 
@@ -378,18 +843,22 @@ def long_history(length: int, accounts: int = 100) -> tuple[History, dict[str, R
     seq = index // accounts + 2
     answered = index % 5 != 0
     columns: dict[str, Any] = {
-        "client": index % 8,
-        "number": index,
+        "client": (index % 8).astype(np.int16),
+        "number": index.astype(np.int32),
         "function": np.full(length, DEPOSIT, dtype=np.int8),
-        "account": account,
+        "account": account.astype(np.int32),
+        "target": np.full(length, -1, dtype=np.int32),
         "amount": np.ones(length, dtype=np.int64),
         "due_ns": index * 100,
         "sent_ns": index * 100,
         "done_ns": index * 100 + 5000,
         "fate": np.where(answered, OK, UNKNOWN).astype(np.int8),
-        "seq": np.where(answered, seq, 0),
+        "seq": np.where(answered, seq, 0).astype(np.int32),
         "balance": np.where(answered, OPENING + seq - 1, 0),
         "epoch": np.where(answered, EPOCH, 0),
+        "target_seq": np.broadcast_to(np.int32(0), (length,)),
+        "target_balance": np.broadcast_to(np.int64(0), (length,)),
+        "target_epoch": np.broadcast_to(np.int64(0), (length,)),
     }
     final = {
         name: Receipt(1 + each, OPENING + each, EPOCH)

@@ -279,7 +279,8 @@ def test_a_run_of_one_cell(run: Run, tmp_path: Path) -> None:
         ("driver_dict", "task", 1, "ok"),
     ]
     assert [trial.key for trial in read(folder)[1]] == [
-        ("driver_dict", "default", "hot", "task", 2, None, repeat) for repeat in range(2)
+        ("driver_dict", "default", "hot", "task", 2, None, None, 1, None, "closed", None, None, repeat)
+        for repeat in range(2)
     ]
     assert "--seed 9" in shown["command"]
     (folder / "report.html").unlink()
@@ -382,3 +383,86 @@ def test_the_order_of_trials_follows_from_the_seed() -> None:
     assert len(set(blocks[0])) == size
     assert blocks[0] != blocks[1]
     assert [repeat for *_, repeat in order(1)] == sorted(repeat for *_, repeat in order(1))
+
+
+# -- series, comparisons, exports --------------------------------------------------------------------
+
+OF_ONE_ROW = ("--strategy", "driver_dict", "--caller", "driver", "--seconds", "0.1")
+
+
+def recorded(result: Result) -> Path:
+    assert result.exit_code == 0, result.stderr
+    return Path(json.loads(result.stdout)["run"])
+
+
+def test_a_search_says_which_rate_kept_the_target(tmp_path: Path) -> None:
+    result = invoke("search", *OF_ONE_ROW, "--probes", "5", "--clients", "2", "--out", tmp_path, "--json")
+    folder = recorded(result)
+    (found,) = json.loads(result.stdout)["search"]
+    assert found["probes"] <= 5
+    assert len(read(folder)[1]) == found["probes"]
+    assert (found["rate_per_s"] is None) == (found["reason"] is not None)
+    assert "Highest rate that keeps the target" in (folder / "table.md").read_text()
+    assert "Latency over throughput" in (folder / "report.html").read_text()
+
+
+def test_a_sweep_over_clients_is_fitted(tmp_path: Path) -> None:
+    over = ("--over", "clients", "--values", "1,2,3,4", "--repeats", "2")
+    result = invoke("sweep", *OF_ONE_ROW, *over, "--out", tmp_path, "--json")
+    folder = recorded(result)
+    (found,) = json.loads(result.stdout)["sweep"]
+    assert found["over"] == "clients"
+    assert found["ops_per_s_of_one"]["value"] > 0
+    assert {trial.clients for trial in read(folder)[1]} == {1, 2, 3, 4}
+    assert "Throughput over clients" in (folder / "report.html").read_text()
+
+
+def test_a_sweep_over_rates_is_a_curve(tmp_path: Path) -> None:
+    result = invoke("sweep", *OF_ONE_ROW, "--values", "500,1000,1000", "--repeats", "1", "--out", tmp_path, "--json")
+    trials = read(recorded(result))[1]
+    assert [trial.offered_per_s for trial in trials] == [500.0, 1000.0]
+    assert {trial.latency_kind for trial in trials} == {"response"}
+
+
+def test_a_run_beside_itself_shows_no_difference(tmp_path: Path) -> None:
+    folder = recorded(invoke("run", *OF_ONE_ROW, "--workload", "hot", "--repeats", "3", "--out", tmp_path, "--json"))
+    result = invoke("compare", folder, folder, "--json")
+    rows = json.loads(result.stdout)["rows"]
+    assert {row["verdict"] for row in rows} <= {"no difference seen", "not comparable"}
+    assert rows[0]["verdict"] == "no difference seen"
+    assert "no difference seen" in invoke("compare", folder, folder).stdout
+
+
+def test_trials_are_exported(tmp_path: Path) -> None:
+    folder = recorded(invoke("run", *OF_ONE_ROW, "--workload", "hot", "--repeats", "2", "--out", tmp_path, "--json"))
+    assert invoke("export", folder, "--to", tmp_path / "trials.csv").exit_code == 0
+    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("run,strategy,variant,workload,caller,clients")
+    refused = invoke("export", folder, "--to", tmp_path / "trials.xls")
+    assert refused.exit_code == 2
+    assert ".csv or .parquet" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--clients", "0"], "--clients must be 1 to 256"),
+        (["run", "--seconds", "0"], "--seconds must be above 0"),
+        (["run", "--rate", "100"], "--arrivals poisson and constant need a --rate"),
+        (["run", "--rate", "-1", "--arrivals", "poisson"], "--rate must be above 0"),
+        (["run", "--drivers", "2", "--clients", "1", "--caller", "driver"], "2 driver processes need as many"),
+        (["run", "--drivers", "2"], "add --caller driver"),
+        (["run", "--workload", "ycsb_a:accounts=0"], "takes 1 to 1,000,000 accounts"),
+        (["run", "--zipf", "2"], "zipf must be 0"),
+        (["search", "--target-p99-ms", "0"], "--target-p99-ms must be above 0"),
+        (["search", "--arrivals", "closed"], "a closed loop has no rate"),
+        (["sweep", "--over", "moons"], "--over takes rate, clients or shards"),
+        (["sweep", "--over", "clients", "--values", "1,2.5"], "positive whole numbers"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = invoke(*arguments, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distributed.protocol import pickle
 
-from benchmarks.harness.load import _shipped_by_value, drive
+from benchmarks.harness.generator import generate
+from benchmarks.harness.load import shipped_by_value
 
 WITHOUT_THE_RULER = """
 import importlib.util, pickle, sys
@@ -17,15 +18,15 @@ assert importlib.util.find_spec("benchmarks") is None, "this interpreter can imp
 try:
     task()
 except TypeError as error:
-    assert "missing" in str(error) and "drive" in str(error), error
+    assert "missing" in str(error) and "generate" in str(error), error
 else:
-    raise AssertionError("drive() without arguments did not complain of them")
+    raise AssertionError("generate() without arguments did not complain of them")
 """
 
 
 def test_a_load_task_needs_no_import_of_the_ruler(tmp_path: Path) -> None:
     """asv loads the ruler by an importer of its own: workers cannot, and died of a task that named it."""
-    payload = pickle.dumps([_shipped_by_value(drive)])
+    payload = pickle.dumps([shipped_by_value(generate)])
     loaded = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT_THE_RULER], input=payload, cwd=tmp_path, capture_output=True, check=False
     )
@@ -36,7 +37,7 @@ def test_by_reference_it_would_not_load(tmp_path: Path) -> None:
     """The check above can fail: this is what Dask makes of the function as it stands."""
     loaded = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT_THE_RULER],
-        input=pickle.dumps([drive]),  # within a graph, as it travels
+        input=pickle.dumps([generate]),  # within a graph, as it travels
         cwd=tmp_path,
         capture_output=True,
         check=False,

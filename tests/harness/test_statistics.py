@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from benchmarks.harness.history import OK, UNAVAILABLE, UNKNOWN
-from benchmarks.harness.statistics import Outage, Summary, outage, speed, summary
+from benchmarks.harness.statistics import Outage, open_speed, outage, speed
 from tests.harness.histories import Op, deposit, history
 
 US = 1_000
@@ -61,9 +62,12 @@ def test_only_answered_calls_count() -> None:
 def test_latency_counts_from_when_the_call_was_due() -> None:
     """A call that was sent 9 ms late and took 1 ms took its caller 10 ms."""
     late = [Op(function=1, fate=OK, amount=1, due=at, at=(at + 9 * MS, at + 10 * MS)) for at in range(0, 100 * MS, MS)]
-    found = speed(history(late), warmup_s=0.0)
+    found = open_speed(history(late), np.arange(100) / 1000, warmup_s=0.0, seconds=0.1)
     assert found.latency_us["p50"] == pytest.approx(10_000)
     assert found.latency_us["max"] == pytest.approx(10_000)
+    assert found.generator_lag_us_p99 == pytest.approx(9_000)
+    closed = speed(history(late), warmup_s=0.0)
+    assert closed.latency_us["p50"] == pytest.approx(1_000), "a closed loop's is service time"
 
 
 def test_percentiles() -> None:
@@ -149,11 +153,3 @@ def test_an_answer_to_a_call_from_before_the_fault_is_no_recovery() -> None:
         *served(510, 1000, fate=UNAVAILABLE),
     ]
     assert outage(history(ops), 505 * MS).recovery_s is None
-
-
-# -- repeats ---------------------------------------------------------------------------------------
-
-
-def test_summary() -> None:
-    assert summary([3.0, 1.0, 10.0]) == Summary(median=3.0, low=1.0, high=10.0)
-    assert summary([2.0]) == Summary(median=2.0, low=2.0, high=2.0)

@@ -13,9 +13,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.harness import workloads
 from benchmarks.harness.cells import Cell, Status, speed_cells
 from benchmarks.harness.environment import Environment
+from benchmarks.harness.intervals import median
 from benchmarks.harness.measure import Settings, measure, trial_seed
 from benchmarks.harness.records import Trial
-from benchmarks.harness.statistics import summary
 from strategies.interface import Caller, load, names
 
 CELLS = speed_cells(
@@ -54,4 +54,4 @@ def test_speed(benchmark: BenchmarkFixture, environment: Environment, cell: Cell
     for figure in FIGURES:
         values = [value for trial in trials if (value := getattr(trial, figure)) is not None]
         if values:
-            benchmark.extra_info[figure] = asdict(summary(values))
+            benchmark.extra_info[figure] = asdict(median(values))

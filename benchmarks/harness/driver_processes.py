@@ -1,0 +1,120 @@
+"""Processes beside the driver that offer load, each with a Dask client of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import cloudpickle
+
+_PROGRAM = """
+import os, sys
+import cloudpickle
+calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)
+while True:
+    size = int.from_bytes(calls.read(8), "big")
+    if not size:
+        break
+    try:
+        function, arguments = cloudpickle.loads(calls.read(size))
+        answer = True, function(*arguments)
+    except BaseException as error:
+        answer = False, f"{type(error).__name__}: {error}"
+    payload = cloudpickle.dumps(answer)
+    answers.write(len(payload).to_bytes(8, "big") + payload)
+    answers.flush()
+"""
+"""Calls what it is sent, until its input ends: with the harness, however that ends."""
+
+_GOODBYE_S = 10.0
+
+
+class DriverFailed(RuntimeError):
+    """What a driver process was to do raised, or the process is gone."""
+
+
+class DriverProcess:
+    """One such process. Use as a context manager."""
+
+    def __init__(self) -> None:
+        # A session of its own: Ctrl-C in a terminal is the harness's to handle.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def send(self, function: Callable[..., object], *arguments: object) -> None:
+        """Have it call the function, which travels by value where workers could not import it.
+
+        Raises:
+            DriverFailed: the process is gone.
+        """
+        payload = cloudpickle.dumps((function, arguments))
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(len(payload).to_bytes(8, "big") + payload)
+            self._process.stdin.flush()
+        except OSError as error:
+            raise DriverFailed(f"driver process {self.pid} is gone") from error
+
+    def answer(self) -> Any:
+        """Wait for what the function returned.
+
+        Raises:
+            DriverFailed: it raised, or the process is gone.
+        """
+        assert self._process.stdout is not None
+        size = int.from_bytes(self._process.stdout.read(8), "big")
+        if not size:
+            raise DriverFailed(f"driver process {self.pid} is gone")
+        well, answer = cloudpickle.loads(self._process.stdout.read(size))
+        if not well:
+            raise DriverFailed(answer)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(OSError):  # it was gone already
+            self._process.stdin.close()
+        try:
+            self._process.wait(_GOODBYE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._process.kill()  # Ctrl-C does not wait for a load to end
+        self.close()
+
+
+def connect(scheduler: str) -> None:
+    """In the driver process: be a Dask client."""
+    from distributed import Client
+
+    Client(scheduler)
+
+
+# It goes to processes that cannot import `benchmarks`.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])

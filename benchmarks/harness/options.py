@@ -1,0 +1,62 @@
+"""Options that several commands share, and what all of them do about errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from benchmarks.harness.environment import ResourceError
+from benchmarks.harness.load import Arrivals
+from benchmarks.harness.plan import UsageError
+from benchmarks.harness.records import RunError
+from benchmarks.harness.workloads import UnknownWorkload
+from strategies.interface import Caller, UnknownStrategy
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+RUNS = Path("results/runs")
+
+console = Console(stderr=True)
+
+Strategies = Annotated[list[str] | None, typer.Option("--strategy", help="NAME[:VARIANT], or path/to/file.py:Class.")]
+Workloads = Annotated[
+    list[str] | None, typer.Option("--workload", help="NAME, or NAME:accounts=N,zipf=THETA for another size or skew.")
+]
+Accounts = Annotated[int | None, typer.Option(help="Accounts of every workload, instead of each one's own number.")]
+Zipf = Annotated[float | None, typer.Option(help="Skew of every workload: 0 is uniform, YCSB's is 0.99.")]
+FromWhere = Annotated[Caller | None, typer.Option("--caller", help="Where speed is called from; both unless told.")]
+Clients = Annotated[int, typer.Option(help="Concurrent callers in speed trials, over all processes.")]
+Drivers = Annotated[int, typer.Option(help="Driver processes that call; with --caller driver.")]
+Shards = Annotated[int | None, typer.Option(help="Owners of the accounts, where a strategy can have several.")]
+Batch = Annotated[int | None, typer.Option(help="Operations in each call, where a strategy takes several.")]
+Window = Annotated[int | None, typer.Option(help="Operations each caller has in flight, where a strategy can.")]
+ArrivalsOf = Annotated[Arrivals, typer.Option("--arrivals", help="Closed loop, or an open loop's arrivals.")]
+Seconds = Annotated[float | None, typer.Option(help="Measured time of a speed trial.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of operations and of the order of trials.")]
+Scheduler = Annotated[str | None, typer.Option(help="A Dask cluster of your own, instead of a local one.")]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(envvar="DASK_STATE_BENCH_REDIS_URL", help="A server of your own, instead of embedded ones."),
+]
+Out = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """One sentence in place of a traceback for what the user can mend; logs of what is broken on purpose are off."""
+    for name in ("distributed", "asyncio", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    except (UsageError, UnknownStrategy, UnknownWorkload, ResourceError, RunError) as error:
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(USAGE) from None

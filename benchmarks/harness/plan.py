@@ -1,0 +1,191 @@
+"""What a run measures, from what the user asked for."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from benchmarks.harness import cells, workloads
+from benchmarks.harness.cells import Cell
+from benchmarks.harness.environment import without_secret
+from benchmarks.harness.load import Arrivals
+from benchmarks.harness.measure import QUICK, Settings
+from strategies.interface import MAX_SHARDS, Caller, Fault, load, names
+
+QUICK_REPEATS, REPEATS = 3, 6
+"""Trials per cell. Six are the least that two runs can be compared by."""
+
+_LIMITS = {
+    "clients": (1, 256),
+    "drivers": (1, 64),
+    "shards": (1, MAX_SHARDS),
+    "batch": (1, 10_000),
+    "window": (1, 100_000),
+    "repeats": (1, 1000),
+}
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run measures. Recorded with it, so that it can be resumed."""
+
+    quick: bool
+    strategies: tuple[str, ...]
+    workloads: tuple[str, ...]
+    callers: tuple[str, ...]
+    faults: tuple[str, ...]
+    clients: int
+    repeats: int
+    seconds: float | None
+    seed: int
+    drivers: int = 1
+    shards: int | None = None
+    batch: int | None = None
+    window: int | None = None
+    arrivals: str = Arrivals.CLOSED
+    rate_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"--{name} must be {low} to {high}, not {value}")
+        if self.seconds is not None and not 0 < self.seconds <= 3600:
+            raise UsageError(f"--seconds must be above 0 and at most 3600, not {self.seconds}")
+        if self.rate_per_s is not None and not (0 < self.rate_per_s <= 1e7 and math.isfinite(self.rate_per_s)):
+            raise UsageError(
+                f"--rate must be above 0 and at most 10,000,000 operations a second, not {self.rate_per_s}"
+            )
+        if (self.rate_per_s is None) != (self.arrivals == Arrivals.CLOSED):
+            raise UsageError("--arrivals poisson and constant need a --rate, and a --rate needs one of them")
+        if self.drivers > self.clients:
+            raise UsageError(f"{self.drivers} driver processes need as many --clients, not {self.clients}")
+        if self.drivers > 1 and list(self.callers) != [Caller.DRIVER]:
+            raise UsageError("several driver processes are callers of their own: add --caller driver")
+        if self.batch is not None and self.window is not None:
+            raise UsageError("--batch and --window are two forms of calling: choose one")
+
+    @property
+    def settings(self) -> Settings:
+        """How long its trials take."""
+        settings = QUICK if self.quick else Settings()
+        return settings if self.seconds is None else replace(settings, seconds=self.seconds)
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The (strategy, variant) pairs that are measured."""
+        return [row for strategy in self.strategies for row in rows_of(strategy)]
+
+    def speed_cells(self) -> list[Cell]:
+        """Every cell whose speed is measured."""
+        return cells.speed_cells(
+            self.rows,
+            self.workloads,
+            [Caller(caller) for caller in self.callers],
+            self.clients,
+            drivers=self.drivers,
+            shards=self.shards,
+            batch=self.batch,
+            window=self.window,
+            arrivals=Arrivals(self.arrivals),
+            rate_per_s=self.rate_per_s,
+        )
+
+    def trials(self) -> list[tuple[Cell, int]]:
+        """Every cell and repeat in the order of measuring: each repeat is a block, shuffled by the seed.
+
+        Speed comes before faults, which cost the cluster a worker each.
+        """
+        broken = cells.fault_cells(self.rows, [Fault(fault) for fault in self.faults])
+        chance = random.Random(self.seed)
+        ordered = []
+        for of_kind, repeats in ((self.speed_cells(), self.repeats), (broken, 1 if self.quick else self.repeats)):
+            for repeat in range(repeats):
+                block = list(of_kind)
+                chance.shuffle(block)
+                ordered += [(cell, repeat) for cell in block]
+        return ordered
+
+    def recorded(self) -> dict[str, Any]:
+        """As it is kept in `run.json`."""
+        return asdict(self)
+
+    @classmethod
+    def of_record(cls, recorded: dict[str, Any]) -> Self:
+        """The plan of a run that was interrupted."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
+        }
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise UsageError(f"the run's plan is not one that this program can continue: {error}") from error
+
+    def command(self, name: str, scheduler: str | None, redis_url: str | None, *, extra: Sequence[str] = ()) -> str:
+        """The command that measures the same again, without secrets."""
+        words = [f"python -m benchmarks {name}"]
+        words += ["--quick"] if self.quick else []
+        words += [f"--strategy {strategy}" for strategy in self.strategies if list(self.strategies) != names()]
+        if not (self.workloads and self.faults):
+            words += [f"--workload {workload}" for workload in self.workloads]
+            words += [f"--fault {fault}" for fault in self.faults]
+        words += [f"--caller {self.callers[0]}"] if len(self.callers) == 1 else []
+        words += [f"--clients {self.clients}", f"--repeats {self.repeats}", f"--seed {self.seed}"]
+        words += [] if self.drivers == 1 else [f"--drivers {self.drivers}"]
+        for option in ("seconds", "shards", "batch", "window"):
+            value = getattr(self, option)
+            words += [] if value is None else [f"--{option} {value:g}"]
+        words += [] if self.rate_per_s is None else [f"--arrivals {self.arrivals} --rate {self.rate_per_s:g}"]
+        words += extra
+        words += [] if scheduler is None else [f"--scheduler {scheduler}"]
+        words += [] if redis_url is None else [f"--redis-url {without_secret(redis_url)}"]
+        return " ".join(words)
+
+
+def rows_of(strategy: str) -> list[tuple[str, str]]:
+    """The (strategy, variant) pairs that NAME[:VARIANT] or FILE.py:CLASS[:VARIANT] stands for.
+
+    Raises:
+        UsageError: it has no such variant.
+    """
+    name, variant = strategy, None
+    parts = strategy.rsplit(":", 1)
+    if len(parts) == 2 and not parts[0].endswith(".py"):
+        name, variant = parts
+    variants = load(name).capabilities.variants
+    if variant is None:
+        return [(name, each) for each in variants]
+    if variant not in variants:
+        raise UsageError(f"{name} has no variant {variant!r}; it has {', '.join(variants)}")
+    return [(name, variant)]
+
+
+def checked(wanted: Sequence[str], check: Callable[[str], object]) -> tuple[str, ...]:
+    """The same, once `check` raised for none."""
+    for name in wanted:
+        check(name)
+    return tuple(wanted)
+
+
+def fault_named(name: str) -> Fault:
+    """The fault of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return Fault(name)
+    except ValueError:
+        raise UsageError(f"no fault is called {name!r}; there are {', '.join(Fault)}") from None
+
+
+def spelled_workloads(wanted: Sequence[str], accounts: int | None, zipf: float | None) -> tuple[str, ...]:
+    """Workloads with their size and skew in the names, as records have them."""
+    return tuple(workloads.spelled(name, accounts, zipf) for name in wanted)
