@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,6 +72,9 @@ def run(
         if resume is not None:
             recorded = Run.resume(resume)
             _warn(recorded.damage)
+            if recorded.about.get("series"):
+                series = recorded.about["series"]
+                raise RunError(f"{resume} is of a {series}, which cannot be continued; start it again")
             if not isinstance(recorded.about.get("plan"), dict):
                 raise RunError(f"{resume / 'run.json'} holds no plan, so the run cannot be continued")
             plan = Plan.of_record(recorded.about["plan"])
@@ -93,17 +97,12 @@ def run(
                 arrivals=arrivals,
                 rate_per_s=rate,
             )
-        try:
-            with Environment(scheduler=scheduler, redis_url=redis_url) as environment:
-                if recorded is None:
-                    recorded = _start(out, plan, plan.command("run", scheduler, redis_url))
+        with _interruptible(), Environment(scheduler=scheduler, redis_url=redis_url) as environment:
+            if recorded is None:
+                about = {"command": plan.command("run", scheduler, redis_url), "plan": plan.recorded()}
+                recorded = Run.start(out, about)
+            with _interruptible(f"Continue with: python -m benchmarks run --resume {recorded.folder}"):
                 trials = _measure_all(plan, recorded, environment)
-        except KeyboardInterrupt:
-            if recorded is not None:
-                console.print(
-                    f"Interrupted. Continue with: python -m benchmarks run --resume {recorded.folder}", soft_wrap=True
-                )
-            raise typer.Exit(options.INTERRUPTED) from None
         _finish(recorded, trials, as_json)
 
 
@@ -306,8 +305,14 @@ def selftest(
 # -- what commands share -----------------------------------------------------------------------------
 
 
-def _start(out: Path, plan: Plan, command: str) -> Run:
-    return Run.start(out, {"command": command, "plan": plan.recorded()})
+@contextmanager
+def _interruptible(advice: str = "") -> Iterator[None]:
+    """Ctrl-C ends the command, in order, with the advice."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"Interrupted. {advice}".rstrip(), soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(options.INTERRUPTED) from None
 
 
 def _measure_all(plan: Plan, recorded: Run, environment: Environment) -> list[Trial]:
@@ -389,12 +394,12 @@ def _series(
     trials: list[Trial] = []
     found: list[dict[str, Any]] = []
     with raised as environment:
-        recorded = _start(out, plan, command)
+        recorded = Run.start(out, {"command": command, "plan": plan.recorded(), "series": name})
         cells = plan.speed_cells()
         each_s = [measure.expected_s(cell, environment, plan.settings) for cell in cells]
         expected_s = [seconds for seconds in each_s for _ in range(trials_each)]
         console.print(expected_total_text(expected_s), highlight=False)
-        with Progress(console, expected_s) as progress:
+        with Progress(console, expected_s) as progress, _interruptible(f"What was measured is in {recorded.folder}"):
             for place, cell in enumerate(cells):
                 places = iter(range(place * trials_each, (place + 1) * trials_each))
 

@@ -472,7 +472,7 @@ def load_runs(*folders: Path | str) -> Any:
 
 
 def latest_run(parent: Path = _ROOT / "results" / "runs") -> Path:
-    """The newest finished run's folder. Warns of newer ones that cannot be read.
+    """The newest finished run's folder, of searches and sweeps none. Warns of newer ones that cannot be read.
 
     Raises:
         RunError: there is none.
@@ -483,7 +483,7 @@ def latest_run(parent: Path = _ROOT / "results" / "runs") -> Path:
         except RunError as error:
             warnings.warn(str(error), stacklevel=2)
             continue
-        if about.get("finished"):
+        if about.get("finished") and not about.get("series"):
             return path.parent
     raise RunError(f"there is no finished run in {parent}; make one with: make bench")
 
