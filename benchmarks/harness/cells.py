@@ -107,7 +107,8 @@ def _unclaimed(cell: Cell, claims: Capabilities) -> str | None:
     """What the cell takes and the strategy does not claim; None if it claims all of it."""
     transfers = cell.mix.transfers
     if transfers is not Transfers.NONE and claims.transfers is not transfers:
-        return f"transfers between {transfers} accounts, only {claims.transfers}"
+        narrower = "" if claims.transfers is Transfers.NONE else f", only {claims.transfers.replace('_', ' ')}"
+        return f"transfers between any two accounts{narrower}"
     if cell.drivers > 1 and Caller.TASK not in claims.callers:
         return "handles that other processes can use"
     if cell.shards is not None and not claims.sharded:

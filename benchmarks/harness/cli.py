@@ -172,7 +172,7 @@ def sweep(
         plan = _series_plan(
             strategy, workload, accounts, zipf, caller, clients, drivers, shards, seconds, seed, repeats
         )
-        extra = [f"--over {over}"] + ([] if values is None else [f"--values {values}"])
+        extra = [f"--over {over}", f"--arrivals {arrivals}"] + ([] if values is None else [f"--values {values}"])
         command = plan.command("sweep", scheduler, redis_url, extra=extra)
 
         def each(cell: Cell, one: sweeps.Measure) -> None:

@@ -6,32 +6,38 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Self
 
 import cloudpickle
 
 _PROGRAM = """
-import os, sys
+import os, queue, threading, time
 import cloudpickle
 calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
-while True:
-    size = int.from_bytes(calls.read(8), "big")
-    if not size:
-        break
+inbox = queue.SimpleQueue()
+def read():
+    while size := int.from_bytes(calls.read(8), "big"):
+        inbox.put(calls.read(size))
+    inbox.put(None)
+    time.sleep(1)
+    os._exit(1)  # whatever is still being called: nobody waits for its answer
+threading.Thread(target=read, daemon=True).start()
+while call := inbox.get():
     try:
-        function, arguments = cloudpickle.loads(calls.read(size))
-        answer = True, function(*arguments)
+        function, arguments = cloudpickle.loads(call)
+        answer = cloudpickle.dumps((True, function(*arguments)))
     except BaseException as error:
-        answer = False, f"{type(error).__name__}: {error}"
-    payload = cloudpickle.dumps(answer)
-    answers.write(len(payload).to_bytes(8, "big") + payload)
+        answer = cloudpickle.dumps((False, f"{type(error).__name__}: {error}"))
+    answers.write(len(answer).to_bytes(8, "big") + answer)
     answers.flush()
 """
-"""Calls what it is sent, until its input ends: with the harness, however that ends."""
+"""Calls what it is sent, until its input ends: with the harness, however that ends, in the middle of a call too."""
 
 _GOODBYE_S = 10.0
+_PATIENCE_S = 120.0
 
 
 class DriverFailed(RuntimeError):
@@ -70,17 +76,21 @@ class DriverProcess:
         except OSError as error:
             raise DriverFailed(f"driver process {self.pid} is gone") from error
 
-    def answer(self) -> Any:
-        """Wait for what the function returned.
+    def answer(self, patience_s: float = _PATIENCE_S) -> Any:
+        """Wait for what the function returned; after `patience_s` the process is killed.
 
         Raises:
-            DriverFailed: it raised, or the process is gone.
+            DriverFailed: it raised, or did not return, or the process is gone.
         """
         assert self._process.stdout is not None
+        if not wait([self._process.stdout.fileno()], patience_s):
+            self._process.kill()
+            raise DriverFailed(f"driver process {self.pid} did not answer within {patience_s:g} s")
         size = int.from_bytes(self._process.stdout.read(8), "big")
-        if not size:
+        payload = self._process.stdout.read(size)
+        if not size or len(payload) < size:
             raise DriverFailed(f"driver process {self.pid} is gone")
-        well, answer = cloudpickle.loads(self._process.stdout.read(size))
+        well, answer = cloudpickle.loads(payload)
         if not well:
             raise DriverFailed(answer)
         return answer

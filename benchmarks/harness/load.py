@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cloudpickle
 import numpy as np
 
-from benchmarks.harness.driver_processes import DriverProcess
+from benchmarks.harness.driver_processes import DriverFailed, DriverProcess
 from benchmarks.harness.generator import Client, Part, Share, generate
 from benchmarks.harness.history import Floats, History
 from benchmarks.harness.workloads import Workload
@@ -36,7 +36,8 @@ _LEAD_S = 0.15
 worker. One that needs longer begins late, and what is measured begins with the last."""
 _DRAIN_S = 1.0
 """How long after its end an open loop still sends what is late."""
-_TASKS_LATE_S = 30.0
+_LATE_S = 90.0
+"""More than a client waits for what it has in flight."""
 
 
 class Arrivals(StrEnum):
@@ -78,6 +79,8 @@ class Offered:
     """Longest time for which a generating process did not run at all."""
     stopped_full: int
     """Clients that could record no more."""
+    apart_s: float = 0.0
+    """Time between the first process's begin and the last one's."""
 
 
 def in_driver(
@@ -104,10 +107,20 @@ def in_drivers(
     """From threads of several driver processes, each with its own copy of the handle."""
     handle = cloudpickle.dumps(accounts)
     shares = _shares(workload, load, session, seed, len(drivers), lead_s=_LEAD_S)
-    used = list(zip(drivers, shares, strict=False))
-    for driver, share in used:
-        driver.send(generate, handle, share)
-    answers = [driver.answer() for driver, _ in used]
+    sent, answers, failures = [], [], []
+    for driver, share in zip(drivers, shares, strict=False):
+        try:
+            driver.send(generate, handle, share)
+            sent.append(driver)
+        except DriverFailed as error:
+            failures.append(error)
+    for driver in sent:  # of each: an answer that is left unread would be the next load's
+        try:
+            answers.append(driver.answer(_LEAD_S + load.seconds + _DRAIN_S + _LATE_S))
+        except DriverFailed as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return _merged([Part(*answer) for answer in answers], shares)
 
 
@@ -127,7 +140,7 @@ def in_tasks(
         for worker, share in zip(workers, shares, strict=False)
     ]
     try:
-        wait(futures, timeout=_LEAD_S + load.seconds + _DRAIN_S + _TASKS_LATE_S)
+        wait(futures, timeout=_LEAD_S + load.seconds + _DRAIN_S + _LATE_S)
         return _merged([Part(*part) for part in client.gather(futures)], shares)
     finally:
         client.cancel(futures)
@@ -210,4 +223,5 @@ def _merged(parts: Sequence[Part], shares: Sequence[Share]) -> Offered:
         generator_cpu=max(part.cpu_s / part.wall_s for part in parts),
         stood_still_s=max(part.stood_still_s for part in parts),
         stopped_full=sum(part.stopped_full for part in parts),
+        apart_s=max(part.late_s for part in parts) - min(part.late_s for part in parts),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -57,6 +58,14 @@ class Plan:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UsageError(f"--{name} must be {low} to {high}, not {value}")
+        for name, values, known in (
+            ("arrivals", (self.arrivals,), Arrivals),
+            ("caller", self.callers, Caller),
+            ("fault", self.faults, Fault),
+        ):
+            for each in values:
+                if each not in list(known):
+                    raise UsageError(f"--{name} must be {', '.join(known)}, not {each!r}")
         if self.seconds is not None and not 0 < self.seconds <= 3600:
             raise UsageError(f"--seconds must be above 0 and at most 3600, not {self.seconds}")
         if self.rate_per_s is not None and not (0 < self.rate_per_s <= 1e7 and math.isfinite(self.rate_per_s)):
@@ -132,17 +141,21 @@ class Plan:
         """The command that measures the same again, without secrets."""
         words = [f"python -m benchmarks {name}"]
         words += ["--quick"] if self.quick else []
-        words += [f"--strategy {strategy}" for strategy in self.strategies if list(self.strategies) != names()]
-        if not (self.workloads and self.faults):
+        words += [
+            f"--strategy {shlex.quote(strategy)}" for strategy in self.strategies if list(self.strategies) != names()
+        ]
+        usual = workloads.QUICK if self.quick else workloads.names()
+        if list(self.workloads) != list(usual) or list(self.faults) != list(Fault):
             words += [f"--workload {workload}" for workload in self.workloads]
             words += [f"--fault {fault}" for fault in self.faults]
         words += [f"--caller {self.callers[0]}"] if len(self.callers) == 1 else []
-        words += [f"--clients {self.clients}", f"--repeats {self.repeats}", f"--seed {self.seed}"]
+        words += [f"--clients {self.clients}", f"--seed {self.seed}"]
+        words += [] if name == "search" else [f"--repeats {self.repeats}"]  # it decides itself how often it measures
         words += [] if self.drivers == 1 else [f"--drivers {self.drivers}"]
         for option in ("seconds", "shards", "batch", "window"):
             value = getattr(self, option)
-            words += [] if value is None else [f"--{option} {value:g}"]
-        words += [] if self.rate_per_s is None else [f"--arrivals {self.arrivals} --rate {self.rate_per_s:g}"]
+            words += [] if value is None else [f"--{option} {value:.12g}"]
+        words += [] if self.rate_per_s is None else [f"--arrivals {self.arrivals} --rate {self.rate_per_s:.12g}"]
         words += extra
         words += [] if scheduler is None else [f"--scheduler {scheduler}"]
         words += [] if redis_url is None else [f"--redis-url {without_secret(redis_url)}"]

@@ -195,8 +195,9 @@ def _sections(trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
 
 def _notes(trials: Sequence[Trial]) -> list[str]:
     notes = []
+    several = len(_forms(trials)) > 1
     for trial in trials:
-        what = f"{trial.row}, {trial.fault or trial.workload}, {trial.caller}"
+        what = f"{trial.row}, {trial.fault or trial.workload}, {trial.caller}{f', {form(trial)}' if several else ''}"
         if trial.status != Status.OK and (trial.repeat == 0 or trial.status == Status.FAILED):
             notes.append(f"- {MARKS[Status(trial.status)]}: {what}: {trial.reason}")
         elif trial.trusted is False:
@@ -487,6 +488,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+.forms th:nth-child(3), .forms td:nth-child(3) { text-align: left; }
 th { white-space: normal; vertical-align: bottom; }
 .scroll { overflow-x: auto; } figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; } code { font-size: 90%; }
 </style>
@@ -501,7 +503,7 @@ th { white-space: normal; vertical-align: bottom; }
 durability class: a store that survives more does more.</p>
 {% for heading, table in sections %}
 <h2>{{ heading }}</h2>
-<div class="scroll"><table>
+<div class="scroll"><table{% if table[0][2] == "form" %} class="forms"{% endif %}>
 <thead><tr>{% for entry in table[0] %}<th>{{ entry }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table[1:] %}<tr>{% for entry in row %}<td>{{ entry }}</td>{% endfor %}</tr>

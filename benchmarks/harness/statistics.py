@@ -70,12 +70,15 @@ def open_speed(history: History, due_s: Floats, warmup_s: float, seconds: float)
     within = (history.due_ns >= begin_ns) & (history.due_ns < end_ns)
     latency_ns = (history.done_ns - history.due_ns)[within & answered]
     due = int(((due_s >= warmup_s) & (due_s < warmup_s + seconds)).sum())
+    # Clients take operations in the order in which they are due, so what was never sent is the last.
+    unsent_s = due_s[len(history) :]
+    never_sent = int(((unsent_s >= warmup_s) & (unsent_s < warmup_s + seconds)).sum())
     done = int((answered & (history.done_ns >= begin_ns) & (history.done_ns < end_ns)).sum())
     return Speed(
         seconds=seconds,
         operations=len(latency_ns),
         ops_per_s=done / seconds,
-        latency_us=_percentiles_us(latency_ns, never_sent=max(0, due - int(within.sum()))),
+        latency_us=_percentiles_us(latency_ns, never_sent=never_sent),
         warmup_operations=int(((history.due_ns < begin_ns) & answered).sum()),
         achieved_ratio=min(1.0, done / due) if due else None,
         generator_lag_us_p99=_lag_us_p99(history.where(within)),
@@ -114,10 +117,15 @@ def _share_between_calls(history: History) -> float | None:
 
 
 def _lag_us_p99(history: History) -> float | None:
-    if len(history) < 2:
+    if not len(history):
         return None
-    free_ns = np.where(history.client[1:] == history.client[:-1], history.done_ns[:-1], 0)
-    lag_ns = history.sent_ns[1:] - np.maximum(history.due_ns[1:], free_ns)
+    # Of what is sent in one call, the last: a batch waits for it.
+    same_client = history.client[1:] == history.client[:-1]
+    calls = history.where(np.append(~same_client | (history.sent_ns[1:] != history.sent_ns[:-1]), True))
+    if len(calls) < 2:
+        return None
+    free_ns = np.where(calls.client[1:] == calls.client[:-1], calls.done_ns[:-1], 0)
+    lag_ns = calls.sent_ns[1:] - np.maximum(calls.due_ns[1:], free_ns)
     return round(float(np.percentile(np.maximum(lag_ns, 0), 99)) / 1e3, 3)
 
 

@@ -12,8 +12,8 @@ SLICES = 40
 
 _TREND_P = 0.01
 _DRIFT = 0.2
-"""A beginning, or a trend from the first third to the last, counts as such if it is both unlikely to be chance and
-larger than this."""
+"""A slice of the beginning, or a trend from the first third to the last, counts as different if it is both unlikely
+to be chance and by more than this."""
 _LEAST_SLICES = 6
 
 
@@ -22,15 +22,15 @@ def settled_s(history: History, seconds: float, allowance_s: float) -> float | N
 
     The cut is where the rest has the smallest standard error: MSER (White, 1997, An effective truncation
     heuristic for bias reduction in simulation output), on medians of slices, which one slow call does not
-    move. On a machine whose speed wanders that alone would cut where it happens to be quiet: nothing is cut unless
-    it differs from the rest. What is left must show no trend by Kendall's rank correlation with time.
+    move. On a machine whose speed wanders that alone would cut where it happens to be quiet: of what comes before,
+    only the beginning that differs from the rest is cut. What is left must show no trend by Kendall's rank
+    correlation with time.
     """
     medians = _slice_medians(history, seconds)
     slices_allowed = int(allowance_s / seconds * SLICES)
     errors = [float(np.var(rest) / len(rest)) for cut in range(slices_allowed + 1) if len(rest := medians[cut:])]
-    cut = int(np.argmin(errors))
-    if cut and not _differs(medians[:cut], medians[cut:]):
-        cut = 0
+    quiet = int(np.argmin(errors))
+    cut = _differing(medians[:quiet], medians[quiet:])
     return None if _drifts(medians[cut:]) else cut * seconds / SLICES
 
 
@@ -49,11 +49,14 @@ def _slice_medians(history: History, seconds: float) -> Floats:
     return medians[~np.isnan(medians)]
 
 
-def _differs(beginning: Floats, rest: Floats) -> bool:
+def _differing(before: Floats, rest: Floats) -> int:
+    """How many slices of `before`, from the first on, are as no slice of the rest: most of them, if not all."""
+    if not len(before):
+        return 0
     usual = float(np.median(rest))
-    if abs(float(np.median(beginning)) - usual) <= _DRIFT * usual:
-        return False
-    return bool(stats.mannwhitneyu(beginning, rest).pvalue < _TREND_P)
+    differs = (abs(before - usual) > _DRIFT * usual) & ((before < rest.min()) | (before > rest.max()))
+    surplus = np.cumsum(np.where(differs, 1, -1))
+    return int(np.argmax(surplus)) + 1 if surplus.max() > 0 else 0
 
 
 def _drifts(medians: Floats) -> bool:

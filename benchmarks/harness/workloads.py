@@ -292,9 +292,14 @@ def spelled(name: str, accounts: int | None = None, zipf: float | None = None) -
     if accounts is not None:
         settings["accounts"] = str(accounts)
     if zipf is not None:
-        settings["zipf"] = f"{zipf:g}"
+        settings["zipf"] = _plain(zipf)
     base = name.partition(":")[0]
     return load(":".join(filter(None, (base, ",".join(f"{key}={settings[key]}" for key in sorted(settings)))))).name
+
+
+def _plain(theta: float) -> str:
+    """All of its digits and no exponent, so that the name can be loaded again."""
+    return f"{theta:.6f}".rstrip("0").rstrip(".")
 
 
 def _changed(workload: Workload, settings: str) -> Workload:
@@ -316,6 +321,6 @@ def _changed(workload: Workload, settings: str) -> Workload:
         raise UnknownWorkload(f"zipf must be 0 (uniform) to {THETA_MAX}, not {theta:g}")
     changed = {"accounts": str(accounts)} if accounts != workload.accounts else {}
     if theta != workload.zipf_theta:
-        changed["zipf"] = f"{theta or 0:g}"
+        changed["zipf"] = _plain(theta or 0.0)
     name = ":".join(filter(None, (workload.name, ",".join(f"{key}={changed[key]}" for key in sorted(changed)))))
     return replace(workload, name=name, accounts=accounts, zipf_theta=theta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.workloads import UNIT_DEPOSITS
@@ -22,8 +23,9 @@ def speed_cell(
     variant: str = "default",
     caller: Caller = Caller.DRIVER,
     clients: int = 2,
+    **form: Any,
 ) -> Cell:
-    return Cell(own(class_name), variant, workload, caller, clients)
+    return Cell(own(class_name), variant, workload, caller, clients, **form)
 
 
 def fault_cell(class_name: str, fault: Fault, *, variant: str = "default") -> Cell:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -15,15 +17,22 @@ from strategies.actor_single import ActorSingle
 from strategies.driver_dict import DriverDict
 from strategies.interface import (
     Accounts,
+    Batched,
     Caller,
     Capabilities,
     Context,
     Durability,
     Fault,
+    Function,
     Indeterminate,
+    InsufficientFunds,
+    InvalidAmount,
+    Operation,
+    Pipelined,
     Receipt,
     Rejected,
     Resource,
+    StateLost,
     Unavailable,
     UnknownAccount,
 )
@@ -225,3 +234,120 @@ class NeedsRedis(Plain):
     def claims(cls, variant: str) -> Capabilities:
         durability = {"forgets": Durability.VOLATILE, "crash": Durability.PROCESS_CRASH, "power": Durability.POWER_LOSS}
         return replace(cls.capabilities, durability=durability[variant])
+
+
+# -- forms of calling ------------------------------------------------------------------------------
+
+
+class Batches(Plain, Batched):
+    """Takes several operations in one call; refuses those whose amount is 13. Writes down how many came at once."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def apply(self, operations: Sequence[Operation]) -> list[Receipt | Rejected]:
+        if operations[0].function is not Function.OPEN_ACCOUNT:
+            self.sizes.append(len(operations))
+        return [self.one(operation) for operation in operations]
+
+    def one(self, operation: Operation) -> Receipt | Rejected:
+        if operation.amount == 13:
+            return InvalidAmount("13 is unlucky here")
+        if operation.function is Function.OPEN_ACCOUNT:
+            return self.open_account(operation.account, operation.amount)
+        if operation.function is Function.BALANCE:
+            return self.balance(operation.account)
+        return self.deposit(operation.account, operation.amount)
+
+
+class UnsureOfBatches(Batches):
+    """Applies every fifth batch, and honestly does not know whether it did."""
+
+    def apply(self, operations: Sequence[Operation]) -> list[Receipt | Rejected]:
+        answers = super().apply(operations)
+        if len(self.sizes) % 5 == 4:
+            raise Indeterminate("who knows")
+        return answers
+
+
+class AnswersTooLittle(Batches):
+    """Forgets the last answer of each batch."""
+
+    def apply(self, operations: Sequence[Operation]) -> list[Receipt | Rejected]:
+        answers = super().apply(operations)
+        return answers if operations[0].function is Function.OPEN_ACCOUNT else answers[:-1]
+
+
+class Pipelines(Plain, Pipelined):
+    """Applies at once, and answers from another thread."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.threads = ThreadPoolExecutor(2)
+
+    def submit(self, operation: Operation) -> Future[Receipt]:
+        return self.threads.submit(self.answer, operation)
+
+    def answer(self, operation: Operation) -> Receipt:
+        if operation.function is Function.BALANCE:
+            return self.balance(operation.account)
+        return self.deposit(operation.account, operation.amount)
+
+    def close(self) -> None:
+        self.threads.shutdown()
+
+
+class NeverAnswers(Plain, Pipelined):
+    """Loses what it is sent."""
+
+    def submit(self, operation: Operation) -> Future[Receipt]:
+        return Future()
+
+
+# -- trouble ---------------------------------------------------------------------------------------
+
+
+class SlowsDown(Plain):
+    """Each call takes a little longer than the one before."""
+
+    delay_s = 0.0005
+
+    def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
+        self.delay_s *= 1.02
+        time.sleep(min(self.delay_s, 0.2))
+        return super().deposit(account, amount, op_id=op_id)
+
+
+class Stalls(Plain):
+    """Answers nobody for a while, once."""
+
+    STALL_S = 0.3
+
+    def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
+        with self.lock:
+            self.deposits += 1
+            if self.deposits == 200:
+                time.sleep(self.STALL_S)
+            return self.change(account, amount)
+
+
+class RaisesEachKind(Plain):
+    """Every other deposit fails: each kind of error in turn."""
+
+    kinds = (InsufficientFunds, Unavailable, StateLost, Indeterminate)
+
+    def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
+        with self.lock:
+            self.deposits += 1
+            if self.deposits % 2:
+                return self.change(account, amount)
+            raise self.kinds[self.deposits // 2 % len(self.kinds)]("told to")
+
+
+class Hogs(Plain):
+    """Burns processor time in the caller's own process."""
+
+    def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
+        end_s = time.perf_counter() + 0.001
+        while time.perf_counter() < end_s:
+            pass
+        return super().deposit(account, amount, op_id=op_id)
