@@ -28,25 +28,33 @@ def settled_s(history: History, seconds: float, allowance_s: float) -> float | N
     """
     medians = _slice_medians(history, seconds)
     slices_allowed = int(allowance_s / seconds * SLICES)
-    errors = [float(np.var(rest) / len(rest)) for cut in range(slices_allowed + 1) if len(rest := medians[cut:])]
+    errors = [
+        float(np.var(rest) / len(rest)) for cut in range(slices_allowed + 1) if len(rest := _known(medians[cut:]))
+    ]
     quiet = int(np.argmin(errors))
-    cut = _differing(medians[:quiet], medians[quiet:])
-    return None if _drifts(medians[cut:]) else cut * seconds / SLICES
+    cut = _differing(medians[:quiet], _known(medians[quiet:]))
+    return None if _drifts(_known(medians[cut:])) else cut * seconds / SLICES
 
 
 def _slice_medians(history: History, seconds: float) -> Floats:
-    """Median latency of what was sent in each slice; of a slice without any, that of the one before."""
+    """Median latency of what was due in each slice; NaN in a slice without any, which tells nothing."""
     begin_ns = int(history.due_ns.min())
     slice_ns = seconds * 1e9 / SLICES
     place = np.minimum((history.due_ns - begin_ns) // slice_ns, SLICES - 1).astype(np.int64)
     latency_ns = history.done_ns - history.due_ns
     order = np.argsort(place, kind="stable")
     bounds = np.searchsorted(place[order], np.arange(SLICES + 1))
-    medians = np.empty(SLICES)
+    medians = np.full(SLICES, np.nan)
     for index in range(SLICES):
         rows = order[bounds[index] : bounds[index + 1]]
-        medians[index] = np.median(latency_ns[rows]) if len(rows) else (medians[index - 1] if index else np.nan)
-    return medians[~np.isnan(medians)]
+        if len(rows):
+            medians[index] = np.median(latency_ns[rows])
+    return medians
+
+
+def _known(medians: Floats) -> Floats:
+    known: Floats = medians[~np.isnan(medians)]
+    return known
 
 
 def _differing(before: Floats, rest: Floats) -> int:
@@ -55,7 +63,7 @@ def _differing(before: Floats, rest: Floats) -> int:
         return 0
     usual = float(np.median(rest))
     differs = (abs(before - usual) > _DRIFT * usual) & ((before < rest.min()) | (before > rest.max()))
-    surplus = np.cumsum(np.where(differs, 1, -1))
+    surplus = np.cumsum(np.where(np.isnan(before), 0, np.where(differs, 1, -1)))
     return int(np.argmax(surplus)) + 1 if surplus.max() > 0 else 0
 
 

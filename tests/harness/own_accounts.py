@@ -307,13 +307,13 @@ class NeverAnswers(Plain, Pipelined):
 
 
 class SlowsDown(Plain):
-    """Each call takes a little longer than the one before."""
+    """Its calls take twice as long every half second."""
 
-    delay_s = 0.0005
+    begin_s = 0.0
 
     def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        self.delay_s *= 1.02
-        time.sleep(min(self.delay_s, 0.2))
+        self.begin_s = self.begin_s or time.perf_counter()
+        time.sleep(0.001 * 2 ** (2 * (time.perf_counter() - self.begin_s)))
         return super().deposit(account, amount, op_id=op_id)
 
 
@@ -347,7 +347,7 @@ class Hogs(Plain):
     """Burns processor time in the caller's own process."""
 
     def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        end_s = time.perf_counter() + 0.001
-        while time.perf_counter() < end_s:
+        end_s = time.thread_time() + 0.001
+        while time.thread_time() < end_s:
             pass
         return super().deposit(account, amount, op_id=op_id)

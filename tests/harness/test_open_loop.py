@@ -49,7 +49,7 @@ def test_an_open_loop_at_a_rate_that_is_kept(arrivals: Arrivals, environment: En
     assert trial.generator_lag_us_p99 is not None
     assert trial.generator_share is None
     assert trial.generator_cpu is not None
-    assert 0 < trial.generator_cpu
+    assert trial.generator_cpu > 0
 
 
 def test_the_same_seed_offers_the_same(environment: Environment) -> None:
@@ -59,7 +59,7 @@ def test_the_same_seed_offers_the_same(environment: Environment) -> None:
         diary: Any = load(own("Diary"))
         diary.written.clear()
         measured("Diary", environment, seed=seed, **form)
-        first_load = list(diary.written)[0].rpartition("-")[0]
+        first_load = next(iter(diary.written)).rpartition("-")[0]
         of_load = [operations for session, operations in diary.written.items() if session.startswith(first_load)]
         counts.append(sum(map(len, of_load)))
     assert counts[0] == counts[1] != counts[2]
@@ -219,21 +219,20 @@ def test_what_never_settles_says_so(environment: Environment) -> None:
     assert_sound(trial)
 
 
-def test_a_generator_that_takes_most_of_the_time_says_so(environment: Environment) -> None:
-    """A user's strategy can be faster than the ruler; here the ruler is slow."""
-    trial = measured("Plain", environment, clients=1)
-    assert trial.generator_share is not None
-    doubts = doubted(speed_of(generator_share=0.51))
-    assert doubts == ["the load generator took 51% of its clients' time"]
+def test_a_generator_that_takes_most_of_the_time_says_so() -> None:
+    assert doubted(speed_of(generator_share=0.51)) == ["the load generator took 51% of its clients' time"]
     assert doubted(speed_of(generator_share=0.5)) == []
 
 
-def test_a_generator_that_computes_for_the_strategy_is_the_limit(environment: Environment) -> None:
-    """Two clients whose calls burn this process's one core: more drivers would help."""
-    trial = measured("Hogs", environment, workload="hot", clients=4, arrivals=Arrivals.POISSON, rate_per_s=1500.0)
-    assert trial.status == Status.OK
-    assert not trial.trusted
-    assert "use more --drivers" in (trial.distrust or "")
+def test_a_generator_that_computes_for_the_strategy_is_not_trusted(environment: Environment) -> None:
+    """Four clients whose calls need more than the one core that a process can use."""
+    form: dict[str, Any] = {"workload": "hot", "clients": 4, "arrivals": Arrivals.POISSON, "rate_per_s": 1500.0}
+    hogs, sleeps = measured("Hogs", environment, **form), measured("SlowDiary", environment, **form)
+    assert hogs.status == sleeps.status == Status.OK
+    assert not hogs.trusted
+    assert hogs.generator_cpu is not None
+    assert sleeps.generator_cpu is not None
+    assert hogs.generator_cpu > 1.5 * sleeps.generator_cpu
 
 
 def speed_of(**changes: Any) -> Speed:
@@ -277,7 +276,7 @@ def doubted(measured_speed: Speed, verdict: Verdict = SOUND, **offered: Any) -> 
             {"generator_cpu": 0.95},
             "98.0% of what was offered was achieved, with a load generator that used 0.95 cores; use more --drivers",
         ),
-        ({"generator_lag_us_p99": 1500.0}, {}, "the load generator sent 1.5 ms late (p99)"),
+        ({"generator_lag_us_p99": 2500.0}, {}, "the load generator sent 2.5 ms late (p99)"),
     ],
 )
 def test_every_doubt(figures: dict[str, Any], offered: dict[str, Any], doubt: str) -> None:
@@ -293,7 +292,7 @@ def test_every_doubt(figures: dict[str, Any], offered: dict[str, Any], doubt: st
         ({}, {"stood_still_s": 0.2}),
         ({"achieved_ratio": 0.98}, {"generator_cpu": 0.5}),  # the backend's limit, not the generator's
         ({"achieved_ratio": 1.0}, {"generator_cpu": 0.99}),
-        ({"generator_lag_us_p99": 900.0}, {}),
+        ({"generator_lag_us_p99": 1900.0}, {}),
         ({"generator_lag_us_p99": 5000.0, "latency_us": {"p99": 60_000.0}}, {}),  # little beside the latency
     ],
 )
@@ -308,6 +307,6 @@ def test_wrong_answers_are_doubted(wrong: dict[str, Any]) -> None:
     assert doubted(speed_of(), replace(SOUND, **wrong)) == ["the answers do not fit the final balances"]
 
 
-def test_all_doubts_are_told(environment: Environment) -> None:
+def test_all_doubts_are_told() -> None:
     found = doubted(speed_of(operations=5, generator_lag_us_p99=9e9), stopped_full=1)
     assert len(found) == 3

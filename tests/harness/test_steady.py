@@ -130,6 +130,14 @@ def test_more_than_is_served_never_settles() -> None:
     assert settled_s(queue(due_s, noise(1, len(due_s)) * 1.1), SECONDS, ALLOWANCE_S) is None
 
 
+@pytest.mark.parametrize("served", [0.2, 0.4, 0.9])
+def test_a_backlog_of_which_most_was_never_sent_never_settles(served: float) -> None:
+    """What was sent was due early; what was due later says nothing, and not that all is as it was."""
+    due_s = np.arange(0.0, served * SECONDS, 0.001)
+    waited_s = np.linspace(0.03, 1.3, len(due_s))
+    assert settled_s(load_of(waited_s, due_s), SECONDS, allowance_s=0.1 * served * SECONDS) is None
+
+
 def test_a_transient_beyond_what_may_be_cut_never_settles() -> None:
     latency_s = usual(1)
     latency_s[times() < SECONDS / 2] *= 3
