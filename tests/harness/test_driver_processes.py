@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -70,7 +71,7 @@ def test_an_error_is_one_sentence_and_not_the_end(driver: DriverProcess) -> None
 
 
 def test_an_answer_that_cannot_travel_is_an_error(driver: DriverProcess) -> None:
-    driver.send(lambda: (each for each in ()))
+    driver.send(threading.Lock)
     with pytest.raises(DriverFailed, match="cannot pickle"):
         driver.answer()
     driver.send(len, "four")

@@ -387,7 +387,7 @@ class Backlog(NoOp, Pipelined):
                 time.sleep(0.0002)
                 future.set_result(Receipt(operation.amount, 0, 1))
 
-    def __enter__(self) -> Backlog:  # type: ignore[override]
+    def __enter__(self) -> Backlog:
         return self
 
     def close(self) -> None:

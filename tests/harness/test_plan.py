@@ -29,7 +29,7 @@ USUAL = Plan(
     seconds=None,
     seed=1,
 )
-DRIVER_ONLY = {"callers": ("driver",)}
+DRIVER_ONLY: dict[str, Any] = {"callers": ("driver",)}
 
 
 # -- what it refuses -------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_faults_come_last_and_in_a_quick_run_once() -> None:
 
 
 def test_the_form_of_the_load_is_in_every_cell() -> None:
-    form = {"drivers": 2, "shards": 8, "window": 32, "rate_per_s": 500.0}
+    form: dict[str, Any] = {"drivers": 2, "shards": 8, "window": 32, "rate_per_s": 500.0}
     plan = replace(USUAL, arrivals="poisson", **form, **DRIVER_ONLY)
     for cell in plan.speed_cells():
         assert {name: getattr(cell, name) for name in form} == form

@@ -146,6 +146,7 @@ def test_a_search_by_trials(closed_per_s: float) -> None:
     assert len(backend.measured) == found.probes == PROBES
     assert found.rate_per_s == pytest.approx(9000, rel=2 * PRECISION)
     assert found.above_per_s is not None
+    assert found.rate_per_s is not None
     assert found.above_per_s > found.rate_per_s
     assert (found.latency_us_p99, found.reason) == (1e3, None)
     (closed, _), *opened = backend.measured
