@@ -81,7 +81,7 @@ def open_speed(history: History, due_s: Floats, warmup_s: float, seconds: float)
         latency_us=_percentiles_us(latency_ns, never_sent=never_sent),
         warmup_operations=int(((history.due_ns < begin_ns) & answered).sum()),
         achieved_ratio=min(1.0, done / due) if due else None,
-        generator_lag_us_p99=_lag_us_p99(history.where(within)),
+        generator_lag_us_p99=_lag_us_p99(history, within),
     )
 
 
@@ -116,17 +116,18 @@ def _share_between_calls(history: History) -> float | None:
     return round(between_ns / max(1, between_ns + called_ns), 4)
 
 
-def _lag_us_p99(history: History) -> float | None:
+def _lag_us_p99(history: History, within: Bools) -> float | None:
     if not len(history):
         return None
     # Of what is sent in one call, the last: a batch waits for it.
     same_client = history.client[1:] == history.client[:-1]
-    calls = history.where(np.append(~same_client | (history.sent_ns[1:] != history.sent_ns[:-1]), True))
-    if len(calls) < 2:
+    last = np.append(~same_client | (history.sent_ns[1:] != history.sent_ns[:-1]), True)
+    calls, counted = history.where(last), within[last][1:]
+    if not counted.any():
         return None
     free_ns = np.where(calls.client[1:] == calls.client[:-1], calls.done_ns[:-1], 0)
     lag_ns = calls.sent_ns[1:] - np.maximum(calls.due_ns[1:], free_ns)
-    return round(float(np.percentile(np.maximum(lag_ns, 0), 99)) / 1e3, 3)
+    return round(float(np.percentile(np.maximum(lag_ns[counted], 0), 99)) / 1e3, 3)
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ class UnsureOfBatches(Batches):
 
     def apply(self, operations: Sequence[Operation]) -> list[Receipt | Rejected]:
         answers = super().apply(operations)
-        if len(self.sizes) % 5 == 4:
+        if operations[0].function is not Function.OPEN_ACCOUNT and len(self.sizes) % 5 == 4:
             raise Indeterminate("who knows")
         return answers
 

@@ -321,6 +321,18 @@ def test_a_batch_that_waits_for_its_last_operation_is_not_late() -> None:
     assert found.generator_lag_us_p99 == pytest.approx(20)
 
 
+def test_a_batch_that_the_end_cuts_is_not_late_either() -> None:
+    """Its last operation, for which it waited, is due after the measured time."""
+    ops = [
+        Op(function=1, fate=OK, amount=1, due=(10 * batch + index) * MS, at=(sent, sent + MS))
+        for batch in range(5)
+        for sent in [(10 * batch + 9) * MS + 20 * US]
+        for index in range(10)
+    ]
+    found = open_speed(history(ops), np.arange(50) / 1e3, warmup_s=0.005, seconds=0.04)
+    assert found.generator_lag_us_p99 == pytest.approx(20)
+
+
 def test_nothing_due_in_the_measured_time() -> None:
     due_ms = [1.0, 2.0]
     found = open_speed(history(open_ops(due_ms)), np.array(due_ms) / 1e3, warmup_s=0.5, seconds=0.5)
