@@ -134,7 +134,10 @@ def search(
             raise UsageError(f"--target-p99-ms must be above 0 and at most 60000, not {target_p99_ms}")
         plan = _series_plan(strategy, workload, accounts, zipf, caller, clients, drivers, shards, seconds, seed)
         command = plan.command(
-            "search", scheduler, redis_url, extra=[f"--target-p99-ms {target_p99_ms:g}", f"--arrivals {arrivals}"]
+            "search",
+            scheduler,
+            redis_url,
+            extra=[f"--target-p99-ms {target_p99_ms:g}", f"--probes {probes}", f"--arrivals {arrivals}"],
         )
 
         def each(cell: Cell, one: sweeps.Measure) -> dict[str, Any]:

@@ -62,6 +62,11 @@ class DriverProcess:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it can be sent anything."""
+        return self._process.poll() is None
+
     def send(self, function: Callable[..., object], *arguments: object) -> None:
         """Have it call the function, which travels by value where workers could not import it.
 

@@ -106,7 +106,8 @@ class Environment:
         return self._client
 
     def drivers(self, count: int) -> list[DriverProcess]:
-        """So many driver processes, each connected to the cluster; started when first asked for."""
+        """So many driver processes, each connected to the cluster; started when first asked for or when one is gone."""
+        self._drivers = [driver for driver in self._drivers if driver.runs]
         while len(self._drivers) < count:
             driver = self._stack.enter_context(DriverProcess())
             driver.send(connect, self.client.scheduler_info()["address"])

@@ -97,6 +97,8 @@ class Part(NamedTuple):
     """Clients that stopped at their capacity."""
     late_s: float = 0.0
     """How long after the share's `start_ns` its clients began."""
+    clock_ns: int = 0
+    """What `time_ns` showed beyond `perf_counter_ns`: the same in all processes of one machine, more or less."""
 
 
 def generate(
@@ -135,7 +137,7 @@ def generate(
         cpu_s, wall_s = time.process_time() - cpu_s, (time.perf_counter_ns() - start.begin_ns) / 1e9
         columns = [future.result() for future in running]  # the first that raised stopped the others
     full = sum(len(each["number"]) >= share.capacity for each in columns)
-    return Part(columns, cpu_s, wall_s, stood_still_s, full, late_s)
+    return Part(columns, cpu_s, wall_s, stood_still_s, full, late_s, time.time_ns() - time.perf_counter_ns())
 
 
 def timed_in_turn(accounts: Accounts, share: Share, *, record: bool = True) -> tuple[float, float]:

@@ -157,8 +157,8 @@ def _measure_speed(cell: Cell, environment: Environment, settings: Settings, rep
         else:
             before_s, cut_s = before_s - offered.seconds, settings.warmup_s
             distrust.append(f"no steady state within {_WARMUP_ROUNDS * offered.seconds:.1f} s of load")
-        if cut_s is None:
-            cut_s = settings.warmup_s
+        cut_s = settings.warmup_s if cut_s is None else cut_s
+        if _overloaded(last):
             distrust.append("more was offered than is served, so latency grows as long as the load lasts")
         distrust += clocks.disagreements()
         final = accounts.snapshot()

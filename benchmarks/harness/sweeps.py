@@ -54,7 +54,7 @@ def search(cell: Cell, measure: Measure, target_p99_ms: float, probes: int, arri
     trials: list[Trial] = []
 
     def keeps(rate_per_s: float) -> bool:
-        trial = measure(replace(cell, arrivals=arrivals, rate_per_s=round(rate_per_s, 1)), next(tried))
+        trial = measure(replace(cell, arrivals=arrivals, rate_per_s=_written(rate_per_s)), next(tried))
         trials.append(trial)
         kept = _sustained(trial) and trial.latency_us_p99 is not None and trial.latency_us_p99 <= target_p99_ms * 1e3
         if kept:
@@ -67,7 +67,7 @@ def search(cell: Cell, measure: Measure, target_p99_ms: float, probes: int, arri
     if limit.rate_per_s is None:
         last = trials[-1]
         reason = last.reason or last.distrust or f"no rate down to {last.offered_per_s:g}/s kept the target"
-    rate = None if limit.rate_per_s is None else round(limit.rate_per_s, 1)
+    rate = None if limit.rate_per_s is None else _written(limit.rate_per_s)
     return _found(
         cell, target_p99_ms, rate, limit.above_per_s, p99_us.get(limit.rate_per_s or 0.0), 1 + limit.probes, reason
     )
@@ -82,7 +82,7 @@ def _found(
     probes: int,
     reason: str | None,
 ) -> Found:
-    above = None if above_per_s is None else round(above_per_s, 1)
+    above = None if above_per_s is None else _written(above_per_s)
     return Found(
         cell.name,
         cell.variant,
@@ -97,6 +97,11 @@ def _found(
     )
 
 
+def _written(rate_per_s: float) -> float:
+    """To four digits: finer than any search can tell."""
+    return float(f"{rate_per_s:.4g}")
+
+
 def _sustained(trial: Trial) -> bool:
     return trial.status == Status.OK and (trial.achieved_ratio or 0.0) >= ACHIEVED
 
@@ -107,7 +112,7 @@ def curve(cell: Cell, measure: Measure, rates: Sequence[float] | None, arrivals:
         closed = measure(cell, 0)
         if not closed.ops_per_s:
             return
-        rates = list(dict.fromkeys(round(closed.ops_per_s * share, 1) for share in CURVE))
+        rates = list(dict.fromkeys(_written(closed.ops_per_s * share) for share in CURVE))
     for repeat in range(repeats):
         for rate in rates:
             measure(replace(cell, arrivals=arrivals, rate_per_s=rate), repeat)

@@ -22,9 +22,9 @@ from scipy import stats
 from benchmarks.harness import load, workloads
 from benchmarks.harness.driver_processes import DriverFailed, DriverProcess
 from benchmarks.harness.environment import Environment
-from benchmarks.harness.generator import generate
+from benchmarks.harness.generator import Part, generate
 from benchmarks.harness.history import Floats
-from benchmarks.harness.load import Arrivals, Load, shipped_by_value
+from benchmarks.harness.load import Arrivals, Load, _on_this_clock, shipped_by_value
 from benchmarks.harness.simulated import NoOp
 from strategies.interface import Accounts, Receipt
 
@@ -248,10 +248,12 @@ def test_driver_processes_share_an_open_loop(drivers: list[DriverProcess]) -> No
 
 
 def test_driver_processes_begin_together(drivers: list[DriverProcess]) -> None:
-    found = load.in_drivers(NoOp(), YCSB_A, Load(2, 0.2), "session", 1, drivers).history
+    offered = load.in_drivers(NoOp(), YCSB_A, Load(2, 2.0, Arrivals.CONSTANT, 400.0), "session", 1, drivers)
+    found = offered.history
     begins = [int(found.sent_ns[found.client == index].min()) for index in (0, 1)]
     ends = [int(found.done_ns[found.client == index].max()) for index in (0, 1)]
     assert max(begins) < min(ends), "one had ended before the other began"
+    assert offered.apart_s == pytest.approx((max(begins) - min(begins)) / 1e9, abs=0.1)
 
 
 def test_more_driver_processes_than_clients(drivers: list[DriverProcess]) -> None:
@@ -301,3 +303,16 @@ def test_tasks_share_an_open_loop(environment: Environment) -> None:
 def test_an_error_in_a_task_comes_back(environment: Environment) -> None:
     with pytest.raises(ZeroDivisionError, match="a bug of the strategy"):
         load.in_tasks(tells_its_process("a bug of the strategy", "0"), YCSB_A, Load(2, 0.1), "s", 1, environment.client)
+
+
+def test_times_of_another_machine_are_brought_to_this_ones_clock() -> None:
+    """Its `perf_counter_ns` counts from its own start."""
+    away_ns = 3_600_000_000_000
+    parts = [
+        Part([{name: np.array([7]) for name in ("due_ns", "sent_ns", "done_ns")}], 0, 1, 0, 0, 0, clock_ns)
+        for clock_ns in (time.time_ns() - time.perf_counter_ns(), time.time_ns() - time.perf_counter_ns() + away_ns)
+    ]
+    _on_this_clock(parts)
+    here, there = (int(part.columns[0]["sent_ns"][0]) for part in parts)
+    assert here == 7
+    assert there - here == pytest.approx(away_ns, abs=1e8)
