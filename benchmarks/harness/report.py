@@ -503,7 +503,7 @@ th { white-space: normal; vertical-align: bottom; }
 durability class: a store that survives more does more.</p>
 {% for heading, table in sections %}
 <h2>{{ heading }}</h2>
-<div class="scroll"><table{% if table[0][2] == "form" %} class="forms"{% endif %}>
+<div class="scroll"><table{% if "form" in table[0] %} class="forms"{% endif %}>
 <thead><tr>{% for entry in table[0] %}<th>{{ entry }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table[1:] %}<tr>{% for entry in row %}<td>{{ entry }}</td>{% endfor %}</tr>
