@@ -27,7 +27,7 @@ def latency_over_throughput(trials: Sequence[Trial], title: str) -> str:
             drawn = [
                 (median([t.ops_per_s for t in at_rate if t.ops_per_s]).value, median(values).value / 1e3, at_rate)
                 for at_rate in points
-                if (values := [value for t in at_rate if (value := getattr(t, figure_name)) is not None])
+                if (values := _of_all(at_rate, figure_name))
             ]
             if not drawn:
                 continue
@@ -40,6 +40,12 @@ def latency_over_throughput(trials: Sequence[Trial], title: str) -> str:
     axes.set_xscale("log")
     axes.set_yscale("log")
     return _svg(figure, axes)
+
+
+def _of_all(trials: Sequence[Trial], figure: str) -> list[float]:
+    """None of them unless every trial has it: those without a p99 are the slow ones."""
+    values = [getattr(trial, figure) for trial in trials]
+    return [] if None in values else values
 
 
 def throughput_over(trials: Sequence[Trial], what: str, fits: Sequence[Mapping[str, Any]], title: str) -> str:

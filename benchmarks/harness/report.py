@@ -319,8 +319,10 @@ def _present(values: Iterable[str | None]) -> list[str]:
 
 
 def _spread(trials: Sequence[Trial], metric: Metric) -> Estimate | None:
-    values = [value for trial in trials if trial.status == Status.OK and (value := metric.value(trial)) is not None]
-    return median(values) if values else None
+    """None unless every trial has the figure: those with a p99 are the fast ones, those that recovered the lucky."""
+    values = [metric.value(trial) for trial in trials if trial.status == Status.OK]
+    known = [value for value in values if value is not None]
+    return median(known) if known and len(known) == len(values) else None
 
 
 def _entry(trials: Sequence[Trial], metric: Metric, absent: str = "-") -> str:
