@@ -33,7 +33,7 @@ class Failure(asv_cells.Faults):
 
     def track_recovery_s(self, cache: asv_cells.Cache, strategy: str, fault: str) -> float:
         """Until all accounts were served again; the rest of the load where that never came."""
-        longest_s = QUICK.fault_load_s - QUICK.fault_after_s
+        longest_s = QUICK.fault.tail_s
         return median([longest_s if trial.recovery_s is None else trial.recovery_s for trial in self.trials]).value
 
     track_recovery_s.unit = "s"  # type: ignore[attr-defined]

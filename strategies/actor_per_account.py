@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers, UnknownAccount
-from strategies.support.actors import CALLERS, NEEDS, VARIANTS, ActorAccounts, ActorBank, ActorRef
+from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorAccounts, ActorBank, ActorRef
 
 
 class ActorPerAccount(ActorAccounts):
     """A handle on the bank's directory of actors."""
 
     capabilities = Capabilities(
+        survives=SURVIVES,
         consistency=Consistency.PER_ACCOUNT,
         transfers=Transfers.NONE,
         retries=Retries.SAFE_WITH_OP_ID,

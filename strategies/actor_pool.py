@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers
-from strategies.support.actors import CALLERS, NEEDS, VARIANTS, ActorAccounts, ActorBank, ActorRef
+from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorAccounts, ActorBank, ActorRef
 from strategies.support.sharding import HashRing
 
 SHARDS = 4
@@ -22,6 +22,7 @@ class ActorPool(ActorAccounts):
     """A handle on the pool's shards."""
 
     capabilities = Capabilities(
+        survives=SURVIVES,
         consistency=Consistency.PER_ACCOUNT,
         transfers=Transfers.SAME_SHARD,
         retries=Retries.SAFE_WITH_OP_ID,

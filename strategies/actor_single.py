@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers
-from strategies.support.actors import CALLERS, NEEDS, VARIANTS, ActorAccounts, ActorBank, ActorRef
+from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorAccounts, ActorBank, ActorRef
 
 
 class ActorSingle(ActorAccounts):
     """A handle on the one actor."""
 
     capabilities = Capabilities(
+        survives=SURVIVES,
         consistency=Consistency.LINEARIZABLE,
         transfers=Transfers.ANY,
         retries=Retries.SAFE_WITH_OP_ID,

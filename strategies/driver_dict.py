@@ -18,6 +18,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from strategies.interface import (
+    CALLER_FAULTS,
+    CLUSTER_FAULTS,
     AccountError,
     Accounts,
     Caller,
@@ -60,7 +62,7 @@ class DriverDict(Ledger, Accounts):
     """
 
     capabilities = Capabilities(
-        survives=frozenset({Fault.WORKER_KILL}),
+        survives=CLUSTER_FAULTS | CALLER_FAULTS | {Fault.POISON_ARGUMENT},
         consistency=Consistency.LINEARIZABLE,
         transfers=Transfers.ANY,
         retries=Retries.SAFE_WITH_OP_ID,

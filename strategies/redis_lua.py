@@ -26,8 +26,11 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Self
 
 from strategies.interface import (
+    CALLER_FAULTS,
+    CLUSTER_FAULTS,
     DEDUP_WINDOW,
     MAX_MONEY,
+    MESSAGE_FAULTS,
     AccountError,
     Accounts,
     Caller,
@@ -167,6 +170,22 @@ _NO_EFFECT = frozenset(
 _SETTINGS = {"volatile": ("no", None), "everysec": ("yes", "everysec"), "always": ("yes", "always")}
 """Of each variant: `appendonly`, and `appendfsync` where that matters."""
 
+_WHATEVER_SPARES_THE_SERVER = (
+    CLUSTER_FAULTS
+    | CALLER_FAULTS
+    | MESSAGE_FAULTS
+    | {
+        Fault.DRIVER_KILL,
+        Fault.SERVER_PAUSE,
+        Fault.LINK_DOWN,
+        Fault.NETEM_DELAY,
+        Fault.POISON_ARGUMENT,
+        Fault.METHOD_HANG,
+    }
+)
+_CRASHES = _WHATEVER_SPARES_THE_SERVER | {Fault.SERVER_KILL, Fault.DISK_FULL}
+"""What an append-only file outlives, however seldom it is flushed."""
+
 _PAGE = 1_000
 """Accounts that a snapshot reads with one script: a few milliseconds of the server's time."""
 
@@ -184,7 +203,7 @@ class RedisLua(Accounts):
     """A handle with connections of its own to the server; one per concurrent caller."""
 
     capabilities = Capabilities(
-        survives=frozenset({Fault.WORKER_KILL}),
+        survives=_WHATEVER_SPARES_THE_SERVER,
         consistency=Consistency.LINEARIZABLE,
         transfers=Transfers.ANY,
         retries=Retries.SAFE_WITH_OP_ID,
@@ -214,9 +233,10 @@ class RedisLua(Accounts):
     @classmethod
     def claims(cls, variant: str) -> Capabilities:
         if variant == "everysec":
-            return replace(cls.capabilities, durability=Durability.PROCESS_CRASH, survives=_ALL_FAULTS)
+            return replace(cls.capabilities, durability=Durability.PROCESS_CRASH, survives=_CRASHES)
         if variant == "always":
-            return replace(cls.capabilities, durability=Durability.POWER_LOSS, survives=_ALL_FAULTS)
+            survives = _CRASHES | {Fault.POWER_LOSS}
+            return replace(cls.capabilities, durability=Durability.POWER_LOSS, survives=survives)
         return cls.capabilities
 
     @classmethod
@@ -368,7 +388,6 @@ class RedisLua(Accounts):
 
 
 _MINUS = ord("-")
-_ALL_FAULTS = frozenset({Fault.WORKER_KILL, Fault.SERVER_KILL})
 
 
 class _ScriptUnknown(Exception):
@@ -394,6 +413,8 @@ def _refusal(what: str, error: Exception, *, changes: bool) -> Exception:
         return Unavailable(f"Redis refused {what}: {message}; check the URL's user and password, then send it again")
     code = getattr(error, "status_code", None) or message.partition(" ")[0]
     # Redis 6.2 quotes the refusal of a script's first write instead of passing its code on.
-    if not changes or code in _NO_EFFECT or "-OOM " in message:
-        return Unavailable(f"Redis refused {what}: {code} {message}; send it again when the server can take it")
+    quoted = any(f"-{each} " in message for each in ("OOM", "MISCONF"))
+    if not changes or code in _NO_EFFECT or quoted:
+        said = message if message.startswith(code) else f"{code} {message}"
+        return Unavailable(f"Redis refused {what}: {said}; send it again when the server can take it")
     return Indeterminate(f"Redis ended {what} with an error: {message}; send it again with its op id")

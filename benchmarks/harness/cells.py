@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.harness import faults, workloads
 from benchmarks.harness.environment import Environment
+from benchmarks.harness.generator import Retry
 from benchmarks.harness.load import Arrivals
 from benchmarks.harness.workloads import UNIT_DEPOSITS, Workload
 from strategies.interface import Accounts, Batched, Caller, Capabilities, Fault, Pipelined, Transfers, load
@@ -35,6 +36,8 @@ class Cell:
     clients: int
     """Concurrent callers, over all processes."""
     fault: Fault | None = None
+    retry: Retry = Retry.NONE
+    """What callers do whose operation did not, or may not, have happened; with a fault only."""
     drivers: int = 1
     """Driver processes that call; several have copies of the handle, as tasks do."""
     arrivals: Arrivals = Arrivals.CLOSED
@@ -89,7 +92,7 @@ def decide(cell: Cell, environment: Environment) -> Decision:
     if cell.caller not in claims.callers:
         return Decision(Status.NOT_APPLICABLE, f"{cell.row} claims no calls from a {cell.caller}")
     if cell.fault is not None:
-        out_of_reach = faults.load(cell.fault).out_of_reach(claims)
+        out_of_reach = faults.load(cell.fault).out_of_reach(claims, cell.caller)
         if out_of_reach:
             return Decision(Status.NOT_APPLICABLE, out_of_reach)
     unclaimed = _unclaimed(cell, claims)
@@ -98,6 +101,8 @@ def decide(cell: Cell, environment: Environment) -> Decision:
     missing = environment.missing(claims)
     if missing is None and cell.fault is not None:
         missing = faults.load(cell.fault).missing(environment)
+        if missing is None and cell.caller is Caller.TASK and not environment.owns_cluster:
+            missing = "calling tasks must write their journals on this machine; leave --scheduler out"
     if missing:
         return Decision(Status.RESOURCE_MISSING, missing)
     return Decision(Status.OK)
@@ -134,10 +139,34 @@ def speed_cells(
     ]
 
 
-def fault_cells(rows: Iterable[tuple[str, str]], wanted: Sequence[Fault]) -> list[Cell]:
-    """Every strategy's variant × fault: claims are what to expect, not what to select by."""
-    return [
-        Cell(strategy, variant, UNIT_DEPOSITS.name, Caller.DRIVER, UNIT_DEPOSITS.accounts, fault)
-        for strategy, variant in rows
-        for fault in wanted
-    ]
+def fault_cells(
+    rows: Iterable[tuple[str, str]],
+    wanted: Sequence[Fault],
+    callers: Sequence[Caller] = (),
+    retries: Sequence[Retry] = (Retry.NONE,),
+) -> list[Cell]:
+    """Every strategy's variant × fault × caller × what callers do about it.
+
+    Claims are what to expect, not what to select by. Without `callers`, each fault is met from the first place from
+    which it reaches the strategy. Where it reaches it from nowhere, one cell is there to say so.
+    """
+    found = []
+    for strategy, variant in rows:
+        for fault in wanted:
+            reached = [each for each in callers or Caller if not _out_of_reach(strategy, variant, fault, each)]
+            chosen = reached if callers else reached[:1]
+            found += [_fault_cell(strategy, variant, fault, caller, retry) for caller in chosen for retry in retries]
+            if not chosen:
+                found.append(_fault_cell(strategy, variant, fault, next(iter(callers or Caller)), retries[0]))
+    return found
+
+
+def _fault_cell(strategy: str, variant: str, fault: Fault, caller: Caller, retry: Retry) -> Cell:
+    return Cell(strategy, variant, UNIT_DEPOSITS.name, caller, UNIT_DEPOSITS.accounts, fault, retry)
+
+
+def _out_of_reach(strategy: str, variant: str, fault: Fault, caller: Caller) -> str | None:
+    claims = load(strategy).claims(variant)
+    if caller not in claims.callers:
+        return f"{strategy} claims no calls from a {caller}"
+    return faults.load(fault).out_of_reach(claims, caller)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,15 +12,31 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import baselines, compare, export, measure, options, report, selftests, sweeps, workloads
+from benchmarks.harness import (
+    baselines,
+    compare,
+    export,
+    judging,
+    measure,
+    options,
+    pictures,
+    report,
+    selftests,
+    sweeps,
+    workloads,
+)
 from benchmarks.harness.cells import Cell, Status
 from benchmarks.harness.environment import Environment
+from benchmarks.harness.generator import Retry
 from benchmarks.harness.load import Arrivals
-from benchmarks.harness.measure import trial_seed
 from benchmarks.harness.options import RUNS, console, plain_errors
 from benchmarks.harness.plan import (
+    FAILURE_REPEATS,
+    QUICK_FAULTS,
     QUICK_REPEATS,
     REPEATS,
+    SHORT_FAULTS,
+    SHORT_RETRIES,
     Plan,
     UsageError,
     checked,
@@ -30,7 +45,9 @@ from benchmarks.harness.plan import (
     spelled_workloads,
 )
 from benchmarks.harness.progress import Progress, expected_total_text
-from benchmarks.harness.records import Run, RunError, Trial, git_commit, machine, read_all, versions
+from benchmarks.harness.records import Run, Trial, git_commit, machine, read_all, versions
+from benchmarks.harness.runs import finish, interruptible, measure_run, measured, resumed, run_json, warn
+from benchmarks.harness.workloads import UNIT_DEPOSITS
 from strategies.interface import Caller, Fault, load, names
 
 app = typer.Typer(
@@ -48,7 +65,8 @@ def run(
     workload: options.Workloads = None,
     accounts: options.Accounts = None,
     zipf: options.Zipf = None,
-    fault: Annotated[list[str] | None, typer.Option(help="Measure this fault only.")] = None,
+    fault: options.Faults = None,
+    retry: options.Retries = None,
     caller: options.FromWhere = None,
     clients: options.Clients = 4,
     drivers: options.Drivers = 1,
@@ -70,14 +88,7 @@ def run(
     recorded: Run | None = None
     with plain_errors():
         if resume is not None:
-            recorded = Run.resume(resume)
-            _warn(recorded.damage)
-            if recorded.about.get("series"):
-                series = recorded.about["series"]
-                raise RunError(f"{resume} is of a {series}, which cannot be continued; start it again")
-            if not isinstance(recorded.about.get("plan"), dict):
-                raise RunError(f"{resume / 'run.json'} holds no plan, so the run cannot be continued")
-            plan = Plan.of_record(recorded.about["plan"])
+            recorded, plan = resumed(resume)
         else:
             usual = workloads.QUICK if quick else workloads.names()
             plan = Plan(
@@ -85,7 +96,9 @@ def run(
                 strategies=checked(strategy or names(), rows_of),
                 workloads=spelled_workloads(workload or ([] if fault else usual), accounts, zipf),
                 callers=(caller,) if caller else tuple(Caller),
-                faults=checked(fault or ([] if workload else list(Fault)), fault_named),
+                faults=checked(fault or ([] if workload else QUICK_FAULTS if quick else list(Fault)), fault_named),
+                retries=tuple(retry or [Retry.NONE]),
+                fault_callers=(caller,) if caller else (),
                 clients=clients,
                 repeats=(QUICK_REPEATS if quick else REPEATS) if repeats is None else repeats,
                 seconds=seconds,
@@ -97,13 +110,88 @@ def run(
                 arrivals=arrivals,
                 rate_per_s=rate,
             )
-        with _interruptible(), Environment(scheduler=scheduler, redis_url=redis_url) as environment:
-            if recorded is None:
-                about = {"command": plan.command("run", scheduler, redis_url), "plan": plan.recorded()}
-                recorded = Run.start(out, about)
-            with _interruptible(f"Continue with: python -m benchmarks run --resume {recorded.folder}"):
-                trials = _measure_all(plan, recorded, environment)
-        _finish(recorded, trials, as_json)
+        raised = Environment(scheduler=scheduler, redis_url=redis_url)
+        measure_run("run", plan, raised, recorded, out, plan.command("run", scheduler, redis_url), as_json)
+
+
+@app.command()
+def failures(
+    short: Annotated[bool, typer.Option(help="Six faults, once each, within five minutes.")] = False,
+    strategy: options.Strategies = None,
+    fault: options.Faults = None,
+    retry: options.Retries = None,
+    caller: options.FromWhere = None,
+    repeats: Annotated[int | None, typer.Option(help="Trials per cell.")] = None,
+    seed: options.Seed = 1,
+    scheduler: options.Scheduler = None,
+    redis_url: options.RedisUrl = None,
+    out: options.Out = RUNS,
+    resume: Annotated[Path | None, typer.Option(help="Measure what an interrupted run still lacks.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Break every strategy in every way that reaches it, and say what was lost, doubled, and for how long."""
+    recorded: Run | None = None
+    with plain_errors():
+        if resume is not None:
+            recorded, plan = resumed(resume)
+        else:
+            plan = Plan(
+                quick=True,
+                strategies=checked(strategy or names(), rows_of),
+                workloads=(),
+                callers=(caller,) if caller else tuple(Caller),
+                faults=checked(fault or (SHORT_FAULTS if short else list(Fault)), fault_named),
+                clients=UNIT_DEPOSITS.accounts,
+                repeats=(1 if short else FAILURE_REPEATS) if repeats is None else repeats,
+                seconds=None,
+                seed=seed,
+                retries=tuple(retry or (SHORT_RETRIES if short else Retry)),
+                fault_callers=(caller,) if caller else () if short else tuple(Caller),
+            )
+        raised = Environment(scheduler=scheduler, redis_url=redis_url)
+        measure_run("failures", plan, raised, recorded, out, plan.command("failures", scheduler, redis_url), as_json)
+
+
+@app.command()
+def replay(
+    folder: options.RunFolder,
+    line: Annotated[int, typer.Argument(metavar="LINE", help="Of the run's trials.jsonl, counted from 1.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure one recorded fault trial again, on the same schedule, and show both."""
+    with plain_errors():
+        contents = read_all(folder)
+        if not 1 <= line <= len(contents.trials):
+            raise UsageError(f"{folder} has trials 1 to {len(contents.trials)}, not {line}")
+        recorded = contents.trials[line - 1]
+        plan = Plan.of_record(contents.about.get("plan", {}))
+        cell = plan.cell_of(recorded.key)
+        with interruptible(), Environment() as environment:
+            again = measure.measure(cell, environment, plan.settings, recorded.repeat, recorded.seed)
+    if as_json:
+        print(json.dumps({"recorded": asdict(recorded), "replayed": asdict(again)}, allow_nan=False))
+    else:
+        table = Table("", "recorded", "replayed", title=f"{cell.row} {cell.fault} {cell.caller} {cell.retry}")
+        for name in report.REPLAYED:
+            table.add_row(name, str(getattr(recorded, name)), str(getattr(again, name)))
+        Console().print(table)
+    raise typer.Exit(options.FAILED if again.status == Status.FAILED else options.DONE)
+
+
+@app.command()
+def check(
+    history: Annotated[Path, typer.Argument(metavar="HISTORY", help="A file of a run's histories/.")],
+    picture: Annotated[Path | None, typer.Option(help="Where to draw the first violation: an .svg file.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Judge a recorded history: what was lost, doubled, made up or out of order, and the calls that prove it."""
+    with plain_errors():
+        found = judging.judge(history)
+        if picture is not None and found.verdict.violations:
+            drawn = pictures.picture(found.verdict.violations[0], found.file.history, found.file.names)
+            picture.write_text(drawn)
+    print(json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else found.in_words())
+    raise typer.Exit(options.DONE if found.sound else options.FAILED)
 
 
 @app.command()
@@ -228,10 +316,10 @@ def write_report(folder: options.RunFolder, as_json: options.AsJson = False) -> 
     """Write the run's table.md and report.html anew."""
     with plain_errors():
         contents = read_all(folder)
-        _warn(contents.damage)
+        warn(contents.damage)
         page = report.write(folder)
     if as_json:
-        print(_json(folder, contents.about, contents.trials))
+        print(run_json(folder, contents.about, contents.trials))
     else:
         print((folder / "table.md").read_text())
         print(f"Report: {page}")
@@ -246,7 +334,7 @@ def compare_runs(
     """Say for each cell whether the second run was faster or slower than the first, and how sure that is."""
     with plain_errors():
         for folder in (run_a, run_b):
-            _warn(read_all(folder).damage)
+            warn(read_all(folder).damage)
         found = compare.compare(run_a, run_b)
     print(json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else found.markdown())
 
@@ -259,7 +347,7 @@ def export_trials(
 ) -> None:
     """Write trials as one table, a line each."""
     with plain_errors():
-        _warn(export.write(folders, to))
+        warn(export.write(folders, to))
     print(json.dumps({"file": str(to)}) if as_json else f"Written: {to}")
 
 
@@ -306,52 +394,6 @@ def selftest(
 
 
 # -- what commands share -----------------------------------------------------------------------------
-
-
-@contextmanager
-def _interruptible(advice: str = "") -> Iterator[None]:
-    """Ctrl-C ends the command, in order, with the advice."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print(f"Interrupted. {advice}".rstrip(), soft_wrap=True, highlight=False, markup=False)
-        raise typer.Exit(options.INTERRUPTED) from None
-
-
-def _measure_all(plan: Plan, recorded: Run, environment: Environment) -> list[Trial]:
-    trials = read_all(recorded.folder).trials
-    done = {trial.key for trial in trials}
-    todo = plan.trials()
-    expected_s = [
-        0.0 if _blank_key(cell, repeat) in done else measure.expected_s(cell, environment, plan.settings)
-        for cell, repeat in todo
-    ]
-    console.print(expected_total_text(expected_s), highlight=False)
-    with Progress(console, expected_s) as progress:
-        for index, (cell, repeat) in enumerate(todo):
-            if _blank_key(cell, repeat) in done or _never_measured(trials, _blank_key(cell, 0)):
-                progress.skip(index)
-                continue
-            progress.begin(index, f"{cell.row} {cell.fault or cell.workload} {cell.caller}")
-            trials.append(_measured(cell, environment, plan, repeat, recorded))
-            progress.end(index)
-    return trials
-
-
-def _measured(cell: Cell, environment: Environment, plan: Plan, repeat: int, recorded: Run) -> Trial:
-    trial = measure.measure(cell, environment, plan.settings, repeat, trial_seed(plan.seed, cell, repeat))
-    recorded.add(trial)
-    return trial
-
-
-def _blank_key(cell: Cell, repeat: int) -> tuple[Any, ...]:
-    return measure.unmeasured(cell, repeat).key
-
-
-def _never_measured(trials: Sequence[Trial], key: tuple[Any, ...]) -> bool:
-    """Whether this cell's first repeat was not applicable or lacked a resource: repeating it says no more."""
-    unmeasured = (Status.NOT_APPLICABLE, Status.RESOURCE_MISSING)
-    return any(trial.key == key and trial.status in unmeasured for trial in trials)
 
 
 def _series_plan(
@@ -402,14 +444,14 @@ def _series(
         each_s = [measure.expected_s(cell, environment, plan.settings) for cell in cells]
         expected_s = [seconds for seconds in each_s for _ in range(trials_each)]
         console.print(expected_total_text(expected_s), highlight=False)
-        with Progress(console, expected_s) as progress, _interruptible(f"What was measured is in {recorded.folder}"):
+        with Progress(console, expected_s) as progress, interruptible(f"What was measured is in {recorded.folder}"):
             for place, cell in enumerate(cells):
                 places = iter(range(place * trials_each, (place + 1) * trials_each))
 
                 def one(changed: Cell, repeat: int, places: Iterator[int] = places) -> Trial:
                     index = next(places)
                     progress.begin(index, f"{changed.row} {changed.workload} {changed.caller}")
-                    trials.append(_measured(changed, environment, plan, repeat, recorded))
+                    trials.append(measured(changed, environment, plan, repeat, recorded))
                     progress.end(index)
                     return trials[-1]
 
@@ -421,7 +463,7 @@ def _series(
     if scaling_over is not None:
         found = sweeps.scaling(trials, scaling_over)
     recorded.about[name] = found
-    _finish(recorded, trials, as_json)
+    finish(recorded, trials, as_json)
 
 
 def _numbers(over: str, values: str | None) -> list[float] | None:
@@ -438,35 +480,5 @@ def _numbers(over: str, values: str | None) -> list[float] | None:
     return list(dict.fromkeys(numbers))
 
 
-def _finish(recorded: Run, trials: Sequence[Trial], as_json: bool) -> None:
-    recorded.finish()
-    page = report.write(recorded.folder)
-    if as_json:
-        print(_json(recorded.folder, recorded.about, trials))
-    else:
-        print((recorded.folder / "table.md").read_text())
-        print(f"Run:    {recorded.folder}\nReport: {page}")
-    failed = [trial for trial in trials if trial.status == Status.FAILED]
-    wrong = [trial for trial in trials if trial.verdict in ("worse_than_claimed", "better_than_claimed")]
-    for trial in failed:
-        console.print(f"failed: {_label(trial)}: {trial.reason}", style="red", markup=False, soft_wrap=True)
-    for trial in wrong:
-        console.print(f"{trial.verdict}: {_label(trial)}", style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(options.FAILED if failed or wrong else options.DONE)
-
-
-def _json(folder: Path, about: dict[str, Any], trials: Sequence[Trial]) -> str:
-    return json.dumps({"run": str(folder), **about, "trials": [asdict(trial) for trial in trials]}, allow_nan=False)
-
-
 def _surroundings(seed: int) -> dict[str, Any]:
     return {"commit": git_commit(), "seed": seed, "machine": machine(), "versions": versions()}
-
-
-def _warn(damage: Sequence[str]) -> None:
-    for each in damage:
-        console.print(f"warning: {each}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _label(trial: Trial) -> str:
-    return f"{trial.row} {trial.fault or trial.workload} {trial.caller}"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Self
 
 import cloudpickle
+
+from strategies.interface import AccountExists, Context, load
 
 _PROGRAM = """
 import os, queue, threading, time
@@ -113,6 +116,11 @@ class DriverProcess:
             self._process.wait()
         self._process.stdout.close()
 
+    def kill(self) -> None:
+        """SIGKILL, as a crash would end it."""
+        self._process.kill()
+        self._process.wait()
+
     def __enter__(self) -> Self:
         return self
 
@@ -129,6 +137,27 @@ def connect(scheduler: str) -> None:
     from distributed import Client
 
     Client(scheduler)
+
+
+def open_bank(strategy: str, context: Context, scheduler: str | None, openings: Mapping[str, int]) -> None:
+    """In the driver process: attach to the bank, open these accounts, and keep the handle for `call_bank`."""
+    from distributed import Client
+
+    import __main__
+
+    client = None if scheduler is None else Client(scheduler)
+    handle = load(strategy).open(replace(context, client=client))
+    for account, opening in openings.items():
+        with suppress(AccountExists):
+            handle.open_account(account, opening)
+    __main__.bank = handle
+
+
+def call_bank(function: Callable[..., Any], *arguments: object) -> Any:
+    """In the driver process: call the function with the handle that it has opened."""
+    import __main__
+
+    return function(__main__.bank, *arguments)
 
 
 # It goes to processes that cannot import `benchmarks`.

@@ -5,26 +5,38 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
-from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import psutil
+
+from benchmarks.harness import scratch
 from benchmarks.harness.driver_processes import DriverProcess, connect
 from benchmarks.harness.redis_server import RedisServer, ServerMissing, find_program
+from benchmarks.harness.subprocess_cluster import SubprocessCluster
 from strategies.interface import Capabilities, Context, Durability, Resource
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Nanny, Scheduler
+    from distributed.scheduler import WorkerState
+
+T = TypeVar("T")
 
 WORKERS = 4
 THREADS_PER_WORKER = 2
 _CONNECT_S = 10.0
 _WORKERS_BACK_S = 60.0
+_GIVEN_UP_S = 15.0
+"""A nanny that has had no worker for so long has given up; to start one takes 1 to 2 s here, on a busy machine more."""
+_SCALE_S = 30.0
+"""For nannies to close: each gives its worker 4 s to end before it kills it."""
 _POLL_S = 0.02
 
 
@@ -37,7 +49,8 @@ class Environment:
 
     Each is the user's own (`scheduler`, `redis_url`) or raised by the harness when first needed;
     only what the harness raised is ever killed. Use as a context manager, from the main thread:
-    the servers end with the thread that started them.
+    the servers end with the thread that started them. SIGTERM and SIGHUP then end the harness as
+    Ctrl-C does, so that it clears away what it raised.
     """
 
     def __init__(self, *, scheduler: str | None = None, redis_url: str | None = None, workers: int = WORKERS) -> None:
@@ -49,9 +62,12 @@ class Environment:
         self._cluster: LocalCluster | None = None
         self._servers: dict[Durability, RedisServer] = {}
         self._drivers: list[DriverProcess] = []
+        self._own_scheduler: SubprocessCluster | None = None
         self._users_durability: Durability | None = None
 
     def __enter__(self) -> Self:
+        scratch.sweep()
+        self._stack.enter_context(_ended_in_order())
         try:
             if self._scheduler is not None:
                 self._connect_to_users_cluster(self._scheduler)
@@ -133,17 +149,73 @@ class Environment:
             self._servers[durability] = self._stack.enter_context(RedisServer(durability))
         return self._servers[durability]
 
-    def workers_with_actors(self) -> list[str]:
-        """Addresses of the workers that hold actors' state, sorted."""
+    @property
+    def cluster(self) -> LocalCluster:
+        """The harness's own cluster; its scheduler and nannies live in this process."""
         _ = self.client
         assert self._cluster is not None
-        return sorted(address for address, worker in self._cluster.scheduler.workers.items() if worker.actors)
+        return self._cluster
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Of the harness's own cluster. Its event loop is another thread's."""
+        scheduler: Scheduler = self.cluster.scheduler
+        return scheduler
+
+    def nanny(self, worker: str) -> Nanny:
+        """The nanny of the worker at this address.
+
+        Raises:
+            LookupError: there is no such worker.
+        """
+        for nanny in list(self.cluster.workers.values()):
+            if nanny.worker_address == worker:
+                found: Nanny = nanny
+                return found
+        raise LookupError(f"no worker of the harness's is at {worker}")
+
+    def actors(self) -> dict[str, list[str]]:
+        """Keys of the live actors on each worker that holds any, by its address; sorted."""
+        found = {}
+        for address, worker in sorted(self.scheduler.workers.copy().items()):
+            keys = [str(task.key) for task in worker.actors.copy() if worker in (task.who_has or ())]
+            if keys:
+                found[address] = sorted(keys)
+        return found
+
+    def workers_with_actors(self) -> list[str]:
+        """Addresses of the workers that hold actors' state, sorted."""
+        return list(self.actors())
 
     def worker_pids(self) -> dict[str, int]:
         """Process ids of the harness's own workers, by address."""
-        _ = self.client
-        assert self._cluster is not None
-        return {nanny.worker_address: nanny.pid for nanny in self._cluster.workers.values() if nanny.pid}
+        return {nanny.worker_address: nanny.pid for nanny in list(self.cluster.workers.values()) if nanny.pid}
+
+    def own_scheduler(self) -> SubprocessCluster:
+        """A cluster whose scheduler can be killed; raised when first asked for, or when the last one is broken."""
+        if self._own_scheduler is not None and not self._own_scheduler.is_whole:
+            self._own_scheduler.close()
+            self._own_scheduler = None
+        if self._own_scheduler is None:
+            self._own_scheduler = self._stack.enter_context(SubprocessCluster(self._workers, THREADS_PER_WORKER))
+        return self._own_scheduler
+
+    @contextmanager
+    def spare_worker(self) -> Iterator[str]:
+        """One more worker than usual; its address. Actors that exist already are not on it."""
+        cluster = self.cluster
+        usual = set(cluster.worker_spec)
+        cluster.scale(len(usual) + 1)
+        (name,) = set(cluster.worker_spec) - usual
+        try:
+            deadline = time.monotonic() + _WORKERS_BACK_S
+            while name not in cluster.workers or not self._runs(cluster.workers[name]):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"one more worker did not start within {_WORKERS_BACK_S:.0f} s")
+                time.sleep(_POLL_S)
+            yield cluster.workers[name].worker_address
+        finally:
+            self._close_workers([name])
 
     def pids(self) -> list[int]:
         """Process ids of the driver and of everything the harness raised."""
@@ -152,33 +224,70 @@ class Environment:
         return [os.getpid(), *workers, *servers, *(driver.pid for driver in self._drivers)]
 
     def await_workers(self) -> None:
-        """Wait until as many workers as were raised are there again, and their nannies know it.
+        """Wait until as many workers run as were raised, and their nannies and the scheduler know it.
 
-        A nanny replaces its worker when that dies, but gives up when that dies before the nanny has
-        heard of its start; then the cluster is told to make up the number.
+        A nanny replaces its worker when that dies. Not so one that was itself closed, or that gave up
+        because its worker died before the nanny had heard of its start: then another is started.
 
         Raises:
             TimeoutError: they did not come back.
         """
         if self._cluster is None:
             return
-        deadline = time.monotonic() + _WORKERS_BACK_S
-        while not self._all_workers_run():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"fewer than {self._workers} workers run {_WORKERS_BACK_S:.0f} s after a fault")
-            if len(self._cluster.workers) < self._workers:
-                self._cluster.scale(self._workers)
+        began = time.monotonic()
+        while not self._is_whole():
+            waited_s = time.monotonic() - began
+            if waited_s > _WORKERS_BACK_S:
+                raise TimeoutError(f"not {self._workers} workers run {_WORKERS_BACK_S:.0f} s after a fault")
+            self._mend(waited_s > _GIVEN_UP_S)
             time.sleep(_POLL_S)
 
-    def _all_workers_run(self) -> bool:
+    def _is_whole(self) -> bool:
         assert self._cluster is not None
         nannies = list(self._cluster.workers.values())
-        processes = [nanny.process for nanny in nannies]
-        return (
-            len(nannies) == len(self._cluster.scheduler.workers) == self._workers
-            and all(process is not None and process.status.name == "running" for process in processes)
-            and {nanny.worker_address for nanny in nannies} == set(self._cluster.scheduler.workers)
+        return len(nannies) == len(self._cluster.worker_spec) == len(self.scheduler.workers) == self._workers and all(
+            map(self._runs, nannies)
         )
+
+    def _runs(self, nanny: Nanny) -> bool:
+        """Whether its worker runs, to its own and the scheduler's knowledge, and would retire if it were told to."""
+        process, known = nanny.process, self.scheduler.workers.get(nanny.worker_address)
+        return (
+            nanny.status.name == "running"
+            and process is not None
+            and process.status.name == "running"
+            and nanny.pid is not None
+            and state(nanny.pid) not in (None, psutil.STATUS_STOPPED)
+            and known is not None
+            and known.status.name == "running"
+            and not _has_ghosts(known)
+        )
+
+    def _mend(self, given_up: bool) -> None:
+        """Wake what is stopped, close what will not come back by itself and what is too much, start what is missing."""
+        cluster = self.cluster
+        nannies = dict(cluster.workers)
+        for pid in self.worker_pids().values():
+            if state(pid) == psutil.STATUS_STOPPED:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        dead = [
+            name
+            for name, nanny in nannies.items()
+            if nanny.status.name in ("closed", "failed")
+            or _has_ghosts(self.scheduler.workers.get(nanny.worker_address))
+            or (given_up and not self._runs(nanny))
+        ]
+        left = [name for name in cluster.worker_spec if name not in dead]
+        self._close_workers(dead + left[self._workers :])
+        if min(len(cluster.worker_spec), len(cluster.workers)) < self._workers:
+            cluster.scale(self._workers)
+
+    def _close_workers(self, names: Sequence[Any]) -> None:
+        """Nannies and all, by their names in the cluster."""
+        if names:
+            cluster = self.cluster
+            cluster.sync(cluster.scale_down, names, callback_timeout=_SCALE_S)
 
     def drop_actors(self) -> None:
         """Let go of every actor that strategies published, so that trials do not pile up on the workers."""
@@ -195,9 +304,7 @@ class Environment:
     def _raise_cluster(self) -> None:
         from distributed import Client, LocalCluster
 
-        scratch = self._stack.enter_context(
-            TemporaryDirectory(prefix="dask-state-bench-dask-", ignore_cleanup_errors=True)
-        )
+        directory = self._stack.enter_context(scratch.directory("dask"))
         with _interrupts_blocked():
             self._cluster = self._stack.enter_context(
                 LocalCluster(
@@ -205,11 +312,12 @@ class Environment:
                     threads_per_worker=THREADS_PER_WORKER,
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",  # without it, an HTTP server on port 8787 of every interface
-                    local_directory=scratch,
-                    silence_logs=logging.CRITICAL,
+                    local_directory=str(directory),
+                    silence_logs=logging.CRITICAL + 1,  # it calls a value that cannot be serialised critical
                 )
             )
         self._client = self._stack.enter_context(Client(self._cluster))
+        self._stack.enter_context(_abandoned_calls_unlogged())
 
     def redacted(self, text: str) -> str:
         """The text without the secrets that the harness was given."""
@@ -234,6 +342,75 @@ class Environment:
                 f"{len(lacking)} workers of {address} cannot import `strategies`; install this package on them "
                 f"(pip install dask-state-bench, or from a clone: pip install .)"
             )
+
+
+def _has_ghosts(worker: WorkerState | None) -> bool:
+    """Whether the scheduler keeps actors in its books that were moved away: then it never retires the worker."""
+    return worker is not None and any(
+        task.state != "processing" and worker not in (task.who_has or ()) for task in worker.actors.copy()
+    )
+
+
+def state(pid: int) -> str | None:
+    """Of a process, as `psutil` calls it; None if it is dead. The kernel knows of a death before anybody is told."""
+    try:
+        found = psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return None
+    return None if found in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) else found
+
+
+def in_time(limit_s: float, call: Callable[[], T]) -> T:
+    """What the call returns, though it may know no deadline. One that does not return leaves a thread waiting.
+
+    Raises:
+        TimeoutError: it did not return within `limit_s`.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="in_time").start()
+    return answer.result(limit_s)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the harness as Ctrl-C does, unless somebody handles them already."""
+    handled = []
+    if threading.current_thread() is threading.main_thread():  # nobody else may set handlers
+        handled = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for each in handled:
+        signal.signal(each, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+
+
+@contextmanager
+def _abandoned_calls_unlogged() -> Iterator[None]:
+    """Keep asyncio from logging what became of the scheduler's calls to workers that died, 30 s afterwards.
+
+    The scheduler passes a proxied call on in a task of its own, which nobody awaits.
+    """
+
+    def concerns_us(record: logging.LogRecord) -> bool:
+        return not (
+            record.getMessage().startswith("Task exception was never") and "_handle_comm" in record.getMessage()
+        )
+
+    logger = logging.getLogger("asyncio")
+    logger.addFilter(concerns_us)
+    try:
+        yield
+    finally:
+        logger.removeFilter(concerns_us)
 
 
 @contextmanager

@@ -1,15 +1,19 @@
-"""Ways to break what the harness started: each a small class with a reach, a blow and a remedy."""
+"""What a fault is to the ruler: whom it can reach, how it strikes, how it is healed. `*_faults.py` hold the faults."""
 
 from __future__ import annotations
 
-import os
+import importlib
+import pkgutil
 import random
-import signal
-import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import ClassVar
 
+import benchmarks.harness
+from benchmarks.harness.driver_processes import DriverProcess
 from benchmarks.harness.environment import Environment
-from strategies.interface import Capabilities, Fault, Resource
+from strategies.interface import Accounts, Caller, Capabilities, Context, Fault
 
 
 class NotInjected(RuntimeError):
@@ -17,84 +21,99 @@ class NotInjected(RuntimeError):
 
 
 class FaultAction(ABC):
-    """One kind of fault."""
+    """One fault of one trial. What it draws at random, it draws from `chance`, so that a seed strikes the same again.
 
-    fault: Fault
-    emulates: str
-    """What in the world this stands for."""
+    A trial goes: `prepared` around all of it; the bank and its accounts are opened; `armed`; load begins; `inject`;
+    `lasts_s` later `heal`; the load ends; the accounts are read and judged; `prepared` is left.
+    """
+
+    fault: ClassVar[Fault]
+    target: ClassVar[str]
+    """What is struck."""
+    emulates: ClassVar[str]
+    """What in the world it stands for."""
+    healed_by: ClassVar[str]
+    """What ends it."""
+    cannot_show: ClassVar[str]
+    """What of the world it leaves out, so that nobody takes the figure for more than it is."""
+
+    child: DriverProcess | None = None
+    """Opens the bank and calls it in the driver's stead, where the driver is to be killed."""
+    fails_a_task = False
+    """Whether one of the calling tasks is to raise when the fault is due."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        claims: Capabilities,
+        caller: Caller,
+        deadline_s: float,
+        chance: random.Random,
+    ) -> None:
+        self.environment = environment
+        self.claims = claims
+        self.caller = caller
+        self.deadline_s = deadline_s
+        """After which a call gives up."""
+        self.chance = chance
+
+    @classmethod
+    @abstractmethod
+    def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
+        """Why it cannot physically reach a strategy that needs these resources, called from there; None if it can."""
+
+    @classmethod
+    @abstractmethod
+    def missing(cls, environment: Environment) -> str | None:
+        """Why it cannot be applied here, with the command that helps; None if it can.
+
+        Only what the harness started is ever broken.
+        """
+
+    @property
+    def lasts_s(self) -> float:
+        """From the blow to its remedy."""
+        return 0.0
+
+    def prepared(self, context: Context) -> AbstractContextManager[Context]:
+        """What must be in place before the bank is opened; the context that it is to be opened with."""
+        return nullcontext(context)
+
+    def armed(self) -> None:  # noqa: B027 - most need nothing more
+        """What must be in place when the bank is open and no load is offered yet."""
 
     @abstractmethod
-    def out_of_reach(self, claims: Capabilities) -> str | None:
-        """Why it cannot physically reach a strategy that needs these resources; None if it can."""
-
-    @abstractmethod
-    def missing(self, environment: Environment) -> str | None:
-        """Why it cannot be applied here; None if it can. Only what the harness started is ever broken."""
-
-    @abstractmethod
-    def inject(self, environment: Environment, claims: Capabilities, random: random.Random) -> None:
-        """Break it.
+    def inject(self, accounts: Accounts) -> str:
+        """Break it, and say what was hit. `accounts` is the driver's handle.
 
         Raises:
             NotInjected: there was nothing to break.
         """
 
-    def heal(self, environment: Environment, claims: Capabilities) -> None:  # noqa: B027 - nothing is a remedy too
+    def confirm(self, begun_again: int) -> None:  # noqa: B027 - most know at once
+        """Whether the load felt it, of whose clients so many were begun again.
+
+        Raises:
+            NotInjected: it did not.
+        """
+
+    def heal(self) -> None:  # noqa: B027 - nothing is a remedy too
         """Bring back what an operator would bring back. What heals by itself is left alone."""
 
 
-class WorkerKill(FaultAction):
-    """SIGKILL of the worker that holds state; of any worker where none does. Its nanny starts a blank one."""
-
-    fault = Fault.WORKER_KILL
-    emulates = "a worker that the kernel's or the cluster's memory limit kills, a preempted node"
-
-    def out_of_reach(self, claims: Capabilities) -> str | None:
-        return None if claims.callers else "nothing of it runs near a Dask worker"
-
-    def missing(self, environment: Environment) -> str | None:
-        return None if environment.owns_cluster else "the cluster is not the harness's to break; leave --scheduler out"
-
-    def inject(self, environment: Environment, claims: Capabilities, random: random.Random) -> None:
-        pids = environment.worker_pids()
-        holders = [address for address in environment.workers_with_actors() if address in pids]
-        targets = holders or sorted(pids)
-        if not targets:
-            raise NotInjected("there was no worker to kill")
-        _kill(pids[random.choice(targets)])
-
-
-class ServerKill(FaultAction):
-    """SIGKILL of the Redis server, then a restart on the same data directory and port."""
-
-    fault = Fault.SERVER_KILL
-    emulates = "a crash of the store's process under a supervisor that restarts it; the machine stays up"
-    downtime_s = 0.25
-
-    def out_of_reach(self, claims: Capabilities) -> str | None:
-        return None if Resource.REDIS in claims.needs else "no server holds its state"
-
-    def missing(self, environment: Environment) -> str | None:
-        return None if environment.owns_redis else "the server is not the harness's to break; leave --redis-url out"
-
-    def inject(self, environment: Environment, claims: Capabilities, random: random.Random) -> None:
-        environment.redis_server(claims.durability).kill()
-
-    def heal(self, environment: Environment, claims: Capabilities) -> None:
-        time.sleep(self.downtime_s)
-        environment.redis_server(claims.durability).start()
-
-
-_ACTIONS = {kind.fault: kind() for kind in (WorkerKill, ServerKill)}
-
-
-def load(fault: Fault) -> FaultAction:
+def load(fault: Fault) -> type[FaultAction]:
     """What applies this fault."""
-    return _ACTIONS[fault]
+    return _actions()[fault]
 
 
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError as error:
-        raise NotInjected(f"process {pid} was gone already") from error
+@cache
+def _actions() -> dict[Fault, type[FaultAction]]:
+    """Every concrete action in this package's modules whose names end in `_faults`."""
+    found: dict[Fault, type[FaultAction]] = {}
+    for module in pkgutil.iter_modules(benchmarks.harness.__path__):
+        if not module.name.endswith("_faults"):
+            continue
+        for value in vars(importlib.import_module(f"{benchmarks.harness.__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, FaultAction) and "fault" in vars(value):
+                found[value.fault] = value
+    return found

@@ -1,6 +1,6 @@
 """One process's part of a load: its clients' threads call, wait and write down, in a closed or an open loop.
 
-Sent by value to processes that cannot import the ruler, so it imports nothing of the ruler's but `history`.
+Sent by value to processes that cannot import the ruler, so it imports of it `history` and `journal` alone.
 """
 
 from __future__ import annotations
@@ -11,17 +11,28 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
 
-from benchmarks.harness import history
-from benchmarks.harness.history import BALANCE, DEPOSIT, LOST, REJECTED, TRANSFER, UNAVAILABLE, UNKNOWN
+from benchmarks.harness import history, journal
+from benchmarks.harness.history import (
+    BALANCE,
+    DEPOSIT,
+    LOST,
+    OK,
+    REASONS,
+    REJECTED,
+    TRANSFER,
+    UNAVAILABLE,
+    UNKNOWN,
+)
 from strategies.interface import (
     Accounts,
     Batched,
@@ -44,6 +55,23 @@ _LONGEST_NAP_NS = 50_000_000
 """After which a client that waits looks whether it is to stop."""
 _TIMER_SLACK = 29
 """`PR_SET_TIMERSLACK`: Linux rounds sleeps up by 50 µs unless told."""
+_BACKOFF_S, _BACKOFF_MAX_S = 0.01, 0.16
+"""Before an operation is sent again: doubled each time."""
+
+
+class Retry(StrEnum):
+    """What a caller does that was told that its operation did not, or may not, have happened; or that runs again."""
+
+    NONE = "none"
+    """Nothing: each operation is sent once at most."""
+    NAIVE = "naive"
+    """Send it again, as if for the first time."""
+    OP_ID = "op_id"
+    """Send it again with its op id."""
+
+
+class CallerFailed(RuntimeError):
+    """A calling task failed because it was told to."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +109,16 @@ class Share:
     patience_s: float = 60.0
     """Longest that an operation in flight is waited for: far beyond any deadline."""
     account_format: str = "account-{}"
+    account_names: Mapping[int, str] = field(default_factory=dict)
+    """Of accounts that are named otherwise."""
+    process: int = 0
+    """Among those that share the load."""
+    journal: str | None = None
+    """Directory for what each client does, in place of columns in memory: its clients may die, and be run again.
+    Only for open loops of single calls, in which every client has a schedule of its own."""
+    retry: Retry = Retry.NONE
+    fail_after_s: float | None = None
+    """When the process's first life ends by an exception, after a call."""
 
 
 class Part(NamedTuple):
@@ -125,7 +163,7 @@ def generate(
             time.sleep(max(0.0, min((share.start_ns - time.time_ns()) / 1e9, _LONGEST_WAIT_S)))
             late_s = max(0.0, (time.time_ns() - share.start_ns) / 1e9)
             cpu_s = time.process_time()
-            start.begin_ns = time.perf_counter_ns()
+            start.begin_ns = time.perf_counter_ns() if share.journal is None else _agreed_start_ns(share)
             start.go.set()
             if begun is not None:
                 begun.set()
@@ -135,7 +173,8 @@ def generate(
             start.go.set()
             raise
         cpu_s, wall_s = time.process_time() - cpu_s, (time.perf_counter_ns() - start.begin_ns) / 1e9
-        columns = [future.result() for future in running]  # the first that raised stopped the others
+        found = [future.result() for future in running]  # the first that raised stopped the others
+    columns = [each for each in found if each is not None]
     full = sum(len(each["number"]) >= share.capacity for each in columns)
     return Part(columns, cpu_s, wall_s, stood_still_s, full, late_s, time.time_ns() - time.perf_counter_ns())
 
@@ -172,9 +211,15 @@ class _Start:
         return self.begin_ns
 
 
+def _agreed_start_ns(share: Share) -> int:
+    """The start that all lives of all clients have in common, as a reading of this process's `perf_counter_ns`."""
+    return share.start_ns - (time.time_ns() - time.perf_counter_ns())
+
+
 def _names(share: Share) -> dict[int, str]:
     used = np.unique(np.concatenate([np.concatenate([each.account, each.target]) for each in share.clients]))
-    return {index: share.account_format.format(index) for index in used.tolist() if index >= 0}
+    formatted = {index: share.account_format.format(index) for index in used.tolist() if index >= 0}
+    return formatted | dict(share.account_names)
 
 
 @contextmanager
@@ -221,8 +266,12 @@ def _run(
     names: dict[int, str],
     schedule: _Schedule | None,
     start: _Start,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     try:
+        if share.journal is not None:
+            assert schedule is not None
+            _journaled(handle, share, client, names, schedule, start)
+            return None
         return _recorded(handle, share, client, names, schedule, start)
     except BaseException:
         start.stop.append(True)  # nobody will read what the others still do
@@ -258,11 +307,98 @@ def _recorded(
     return recorder.columns()
 
 
+def _journaled(
+    handle: Accounts, share: Share, client: Client, names: dict[int, str], schedule: _Schedule, start: _Start
+) -> None:
+    """An open loop that sends again what was not answered; what it did is in its journal."""
+    _exact_timers()
+    assert share.journal is not None
+    longest_s = share.seconds + share.drain_s
+    written = journal.Journal(share.journal, client.index, len(schedule) + int(longest_s / _BACKOFF_S) + 1)
+    begin_ns = start.wait()
+    if written.lives_before and share.retry is Retry.NONE:
+        return
+    end_ns = begin_ns + int(longest_s * 1e9)
+    fail_ns = None if share.fail_after_s is None or written.lives_before else begin_ns + int(share.fail_after_s * 1e9)
+    session = f"{share.session}-{client.index}"
+    for number, due in _open_loop(schedule, len(schedule), begin_ns, end_ns, start.stop):
+        if journal.ended(share.journal):
+            return
+        _until_answered(handle, share, client, names, written, session, number, due, end_ns, start.stop)
+        if fail_ns is not None and time.perf_counter_ns() >= fail_ns:
+            raise CallerFailed("the calling task fails after its call, as the fault wants it")
+
+
+def _until_answered(
+    handle: Accounts,
+    share: Share,
+    client: Client,
+    names: dict[int, str],
+    written: journal.Journal,
+    session: str,
+    number: int,
+    due: int,
+    end_ns: int,
+    stop: list[bool],
+) -> None:
+    at = number % len(client.function)
+    operation = (int(client.function[at]), int(client.account[at]), int(client.target[at]), int(client.amount[at]))
+    op_id = None if share.retry is Retry.NAIVE else OpId(session, number)
+    attempt, backoff_s = written.attempts(number), _BACKOFF_S
+    while not written.full:
+        fate = send(handle, names, operation, op_id, written, (number, attempt), due)
+        may_be_sent_again = share.retry is not Retry.NONE and fate in (UNAVAILABLE, UNKNOWN)
+        if (
+            not may_be_sent_again
+            or stop
+            or journal.ended(written.directory)
+            or time.perf_counter_ns() + int(backoff_s * 1e9) >= end_ns
+        ):
+            return
+        time.sleep(backoff_s)
+        attempt, backoff_s = attempt + 1, min(2 * backoff_s, _BACKOFF_MAX_S)
+
+
+def send(
+    handle: Accounts,
+    names: Mapping[int, str],
+    operation: tuple[int, int, int, int],
+    op_id: OpId | None,
+    written: journal.Journal,
+    place: tuple[int, int],
+    due_ns: int,
+) -> int:
+    """Call once, with the journal written before and after it; returns the fate.
+
+    The operation is (function, account, target, amount), its place (number, attempt).
+    """
+    function, account, target, amount = operation
+    name = names[account]
+    row = written.begin(*place, op_id is not None, operation, due_ns, time.perf_counter_ns())
+    answer: Any
+    try:
+        if function == BALANCE:
+            answer = handle.balance(name)
+        elif function == DEPOSIT:
+            answer = handle.deposit(name, amount, op_id=op_id)
+        elif function == TRANSFER:
+            answer = handle.transfer(name, names[target], amount, op_id=op_id)
+        else:
+            answer = handle.withdraw(name, amount, op_id=op_id)
+    except Exception as error:
+        fate = _fate_of(error)
+        written.failed(row, fate, _reason_of(error), time.perf_counter_ns())
+        return fate
+    written.answered(row, answer, time.perf_counter_ns())
+    return OK
+
+
 class _Recorder:
     """A client's columns, allocated ahead: the system gives memory when a page is first written."""
 
     def __init__(self, client: Client, share: Share) -> None:
         self.client = client
+        self.process = share.process
         self.session = f"{share.session}-{client.index}"
         self.size = 0
         self.open_loop = bool(share.due_s)
@@ -271,6 +407,7 @@ class _Recorder:
         self._due = np.empty(capacity, np.int64) if self.open_loop else self._sent
         self._place = np.empty(capacity, np.int32) if self.open_loop else None
         self._fate = np.zeros(capacity, np.int8)
+        self._reason = np.zeros(capacity, np.int8)
         # Zeros where there is no receipt.
         self._receipt = (np.zeros(capacity, np.int32), np.zeros(capacity, np.int64), np.zeros(capacity, np.int64))
         with_transfers = bool((client.function == TRANSFER).any())
@@ -281,6 +418,7 @@ class _Recorder:
         )
         # Assignment to a memoryview takes half the time of assignment to an array.
         self.due, self.sent, self.done, self.fate = self._due.data, self._sent.data, self._done.data, self._fate.data
+        self.reason = self._reason.data
         self.place = self._place.data if self._place is not None else None
         self.seq, self.balance, self.epoch = (column.data for column in self._receipt)
         self.target_receipt = tuple(column.data for column in self._target_receipt or ())
@@ -294,6 +432,10 @@ class _Recorder:
                 column[row] = value
         self.seq[row], self.balance[row], self.epoch[row] = receipt
 
+    def failed(self, row: int, error: BaseException) -> None:
+        """Write down that a call raised."""
+        self.fate[row], self.reason[row] = _fate_of(error), _reason_of(error)
+
     def columns(self) -> dict[str, Any]:
         """What `History` is made of."""
         size, client = self.size, self.client
@@ -301,8 +443,11 @@ class _Recorder:
         at = place % np.int32(len(client.function))
         targets = self._target_receipt or tuple(np.broadcast_to(kind(0), size) for kind in _RECEIPT_KINDS)
         return {
+            "process": np.broadcast_to(np.int16(self.process), size),
             "client": np.full(size, client.index, dtype=np.int16),
             "number": np.arange(size, dtype=np.int32),
+            "attempt": np.broadcast_to(np.int16(0), size),
+            "keyed": np.broadcast_to(np.bool_(True), size),
             "function": client.function[at],
             "account": client.account[at],
             "target": client.target[at],
@@ -311,6 +456,7 @@ class _Recorder:
             "sent_ns": self._sent[:size],
             "done_ns": self._done[:size],
             "fate": self._fate[:size],
+            "reason": self._reason[:size],
             "seq": self._receipt[0][:size],
             "balance": self._receipt[1][:size],
             "epoch": self._receipt[2][:size],
@@ -339,6 +485,16 @@ def _fate_of(error: BaseException) -> int:
     if isinstance(error, Indeterminate):
         return UNKNOWN
     raise error
+
+
+def _reason_of(error: BaseException) -> int:
+    """Code of the rejection; 0 if it is none."""
+    if not isinstance(error, Rejected):
+        return 0
+    names = (
+        kind.__name__ for kind in type(error).__mro__
+    )  # a strategy's own kind counts as the one it is derived from
+    return next(REASONS.index(name) for name in names if name in REASONS)
 
 
 def _closed_loop(capacity: int, end_ns: int, stop: list[bool]) -> Iterator[tuple[int, int]]:
@@ -388,7 +544,7 @@ class _Calls:
         """The closed loop, written out: what it does between two calls is what the ruler costs."""
         handle, recorder, session = self._handle, self._recorder, self._recorder.session
         deposit, withdraw, transfer, balance = handle.deposit, handle.withdraw, handle.transfer, handle.balance
-        sent_at, done_at, fates = recorder.sent, recorder.done, recorder.fate
+        sent_at, done_at = recorder.sent, recorder.done
         seq_of, balance_of, epoch_of = recorder.seq, recorder.balance, recorder.epoch
         clock = time.perf_counter_ns
         plan = itertools.cycle(zip(self._functions, self._accounts, self._targets, self._amounts, strict=True))
@@ -409,7 +565,7 @@ class _Calls:
                     receipt = withdraw(name, amount, op_id=(session, number))
                     seq_of[number], balance_of[number], epoch_of[number] = receipt
             except Exception as error:
-                fates[number] = _fate_of(error)
+                recorder.failed(number, error)
             done_at[number] = clock()
             sent_at[number] = sent
         else:
@@ -459,7 +615,7 @@ class _Calls:
                 recorder.answered(number, answer)
             except Exception as error:
                 done = clock()
-                recorder.fate[number] = _fate_of(error)
+                recorder.failed(number, error)
             recorder.place[number] = place
             recorder.due[number], recorder.sent[number], recorder.done[number] = due, sent, done
             recorder.size = number + 1
@@ -489,7 +645,7 @@ class _Calls:
                 if isinstance(answer, int):
                     recorder.fate[row] = answer
                 elif isinstance(answer, Rejected):
-                    recorder.fate[row] = REJECTED
+                    recorder.failed(row, answer)
                 else:
                     recorder.answered(row, answer)
             recorder.size = first + len(taken)
@@ -528,7 +684,7 @@ class _Calls:
             try:
                 recorder.answered(row, future.result())
             except Exception as error:
-                recorder.fate[row] = _fate_of(error)
+                recorder.failed(row, error)
 
         for place, due in turns:
             if not has_room():
@@ -540,7 +696,7 @@ class _Calls:
             try:
                 future = handle.submit(operation)
             except Exception as error:
-                recorder.fate[row] = _fate_of(error)
+                recorder.failed(row, error)
                 done_at[row] = clock()
                 room.release()
             else:
@@ -578,5 +734,5 @@ def _exact_timers() -> None:
 
 
 # It goes to workers and driver processes that cannot import `benchmarks` (asv loads it by an importer of its own).
-for _module in (sys.modules[__name__], history):
+for _module in (sys.modules[__name__], history, journal):
     cloudpickle.register_pickle_by_value(_module)

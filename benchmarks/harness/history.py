@@ -22,17 +22,41 @@ BALANCE, DEPOSIT, WITHDRAW, TRANSFER = 0, 1, 2, 3
 OK, REJECTED, UNAVAILABLE, LOST, UNKNOWN = 0, 1, 2, 3, 4
 """Codes of fates: a receipt; no effect and final; no effect; no effect and the state is gone; may have happened."""
 
+NEVER_NS = np.iinfo(np.int64).max
+"""`done_ns` of an operation that never returned: its caller died first."""
+
+REASONS = (
+    "",
+    "UnknownAccount",
+    "AccountExists",
+    "InsufficientFunds",
+    "InvalidAmount",
+    "OperationMismatch",
+    "OperationExpired",
+    "InvalidAccount",
+    "OutOfScope",
+    "Rejected",
+)
+"""Names of errors, by the code that a rejection has in the column `reason`."""
+
 
 @dataclass(frozen=True)
 class History:
-    """Columns of equal length. Times are readings of one machine's `perf_counter_ns`.
+    """One row for each time that an operation was sent. Times are readings of one machine's `perf_counter_ns`.
 
-    As narrow as their values allow: a million operations take at most 100 MB, while they are recorded too.
+    As narrow as their values allow: a million operations take at most 100 MB, while they are recorded too. A column
+    may be a view of one value.
     """
 
+    process: Int16s
+    """Of the caller. What runs again after a death counts as another process."""
     client: Int16s
     number: Int32s
-    """In the client's session: with `client`, the op id."""
+    """Of the operation among its client's: with `client`, the op id."""
+    attempt: Int16s
+    """How often the operation had been sent before."""
+    keyed: Bools
+    """Whether the op id was sent along: with it, all attempts together may have one effect; without, each may."""
     function: Int8s
     account: Int32s
     """Index into the workload's accounts; of a transfer, the source."""
@@ -43,7 +67,10 @@ class History:
     """When it should have been sent: `sent_ns` in a closed loop."""
     sent_ns: Int64s
     done_ns: Int64s
+    """`NEVER_NS` where nobody lived to see the answer."""
     fate: Int8s
+    reason: Int8s
+    """Of a rejection: index into `REASONS`; 0 elsewhere."""
     seq: Int32s
     balance: Int64s
     epoch: Int64s

@@ -36,7 +36,7 @@ _LEAD_S = 0.15
 worker. One that needs longer begins late, and what is measured begins with the last."""
 _OTHER_MACHINE_NS = 1_000_000_000
 """Two processes whose clocks are further apart than this were not started by one boot of one machine."""
-_DRAIN_S = 1.0
+DRAIN_S = 1.0
 """How long after its end an open loop still sends what is late."""
 _LATE_S = 90.0
 """More than a client waits for what it has in flight."""
@@ -95,7 +95,7 @@ def in_driver(
 ) -> Offered:
     """From threads of this process. `begun` is set when they begin."""
     given_up: list[bool] = []
-    (share,) = _shares(workload, load, session, seed, processes=1, lead_s=0.0)
+    (share,) = shares(workload, load, session, seed, processes=1, lead_s=0.0)
     try:
         return _merged([generate(accounts, share, given_up, begun)], [share])
     except BaseException:
@@ -108,9 +108,9 @@ def in_drivers(
 ) -> Offered:
     """From threads of several driver processes, each with its own copy of the handle."""
     handle = cloudpickle.dumps(accounts)
-    shares = _shares(workload, load, session, seed, len(drivers), lead_s=_LEAD_S)
+    dealt = shares(workload, load, session, seed, len(drivers), lead_s=_LEAD_S)
     sent, answers, failures = [], [], []
-    for driver, share in zip(drivers, shares, strict=False):
+    for driver, share in zip(drivers, dealt, strict=False):
         try:
             driver.send(generate, handle, share)
             sent.append(driver)
@@ -118,12 +118,12 @@ def in_drivers(
             failures.append(error)
     for driver in sent:  # of each: an answer that is left unread would be the next load's
         try:
-            answers.append(driver.answer(_LEAD_S + load.seconds + _DRAIN_S + _LATE_S))
+            answers.append(driver.answer(_LEAD_S + load.seconds + DRAIN_S + _LATE_S))
         except DriverFailed as error:
             failures.append(error)
     if failures:
         raise failures[0]
-    return _merged([Part(*answer) for answer in answers], shares)
+    return _merged([Part(*answer) for answer in answers], dealt)
 
 
 def in_tasks(
@@ -136,14 +136,14 @@ def in_tasks(
     # Dask pickles by reference what this process can import; a file of the user's own, workers cannot.
     handle = cloudpickle.dumps(accounts)
     task = shipped_by_value(generate)
-    shares = _shares(workload, load, session, seed, len(workers), lead_s=_LEAD_S)
+    dealt = shares(workload, load, session, seed, len(workers), lead_s=_LEAD_S)
     futures = [
         client.submit(task, handle, cloudpickle.dumps(share), pure=False, retries=0, workers=[worker])
-        for worker, share in zip(workers, shares, strict=False)
+        for worker, share in zip(workers, dealt, strict=False)
     ]
     try:
-        wait(futures, timeout=_LEAD_S + load.seconds + _DRAIN_S + _LATE_S)
-        return _merged([Part(*part) for part in client.gather(futures)], shares)
+        wait(futures, timeout=_LEAD_S + load.seconds + DRAIN_S + _LATE_S)
+        return _merged([Part(*part) for part in client.gather(futures)], dealt)
     finally:
         client.cancel(futures)
 
@@ -163,13 +163,13 @@ def shipped_by_value(function: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
-def _shares(workload: Workload, load: Load, session: str, seed: int, processes: int, lead_s: float) -> list[Share]:
+def shares(workload: Workload, load: Load, session: str, seed: int, processes: int, lead_s: float) -> list[Share]:
     """One for each process that has a client to run."""
     processes = min(processes, load.clients)
     schedules = _due_s(load, seed, processes)
     capacity = min(CAPACITY // load.clients, int(load.seconds * _FASTEST_PER_S) + 1)
     start_ns = time.time_ns() + int(lead_s * 1e9)
-    shares = []
+    dealt = []
     for process in range(processes):
         indices = range(process, load.clients, processes)
         plans = [workload.plan(seed, index, load.clients) for index in indices]
@@ -178,7 +178,7 @@ def _shares(workload: Workload, load: Load, session: str, seed: int, processes: 
             if load.own_schedules
             else tuple(schedules[process : process + 1])
         )
-        shares.append(
+        dealt.append(
             Share(
                 session=session,
                 clients=tuple(
@@ -189,12 +189,13 @@ def _shares(workload: Workload, load: Load, session: str, seed: int, processes: 
                 start_ns=start_ns,
                 capacity=min(capacity, max(map(len, due_s)) + 1) if due_s else capacity,
                 due_s=due_s,
-                drain_s=_DRAIN_S,
+                drain_s=DRAIN_S,
                 batch=load.batch,
                 window=load.window,
+                process=process,
             )
         )
-    return shares
+    return dealt
 
 
 def _due_s(load: Load, seed: int, processes: int) -> list[Floats]:

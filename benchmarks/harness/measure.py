@@ -3,56 +3,37 @@
 from __future__ import annotations
 
 import gc
-import random
+import re
 import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import faults, load
+from benchmarks.harness import fault_trials, history_files, load
+from benchmarks.harness.banks import OPENING_THREADS, opened
 from benchmarks.harness.cells import Cell, Decision, Status, decide
 from benchmarks.harness.checker import Verdict, check
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.history import OK, History
 from benchmarks.harness.records import Trial
-from benchmarks.harness.statistics import Outage, Speed, open_speed, outage, speed
+from benchmarks.harness.statistics import Speed, open_speed, speed
 from benchmarks.harness.steady import settled_s
+from benchmarks.harness.timeline import figures
 from benchmarks.harness.workloads import OPENING, Workload
-from strategies.interface import (
-    AccountError,
-    AccountExists,
-    Accounts,
-    Batched,
-    Caller,
-    Capabilities,
-    Fault,
-    Function,
-    Indeterminate,
-    Operation,
-    Receipt,
-    Rejected,
-    StateLost,
-    Unavailable,
-    UnknownAccount,
-)
+from strategies.interface import Accounts, Caller, Consistency
 
-_OPENING_THREADS = 16
-_OPENING_ATTEMPTS = 5
 _OPENING_S = 0.0003
 _AROUND_SPEED_S = 0.35
 _AROUND_FAULT_S = 3.0
 """What an account, a speed trial and a fault trial take beside their load, as it was on a machine with 4 cores:
 for the estimate that is shown before anything is measured."""
-_AUDIT_S = 10.0
-"""How long the audit after a fault waits for a store that is coming back."""
-_AUDIT_RETRY_S = 0.1
-_BEGIN_S = 0.1
 _CLOCK_SLIP_S = 0.02
 """How far two clocks may drift apart in a trial before it is distrusted: far above what NTP slews."""
 _FEW_SAMPLES = 100
@@ -69,9 +50,6 @@ _LAG_SHARE, _LAG_US = 0.5, 2000.0
 thread took up to 1.4 ms at the p99 in idle processes of a virtual machine."""
 _WARMUP_ROUNDS = 4
 """Loads that are offered before a trial without a steady state is recorded, distrusted."""
-_DEADLINE_S_PER_ACCOUNT = 50e-6
-"""The final snapshot is one call, of a million accounts too."""
-_APPLY_SIZE = 1000
 
 
 @dataclass(frozen=True)
@@ -84,28 +62,27 @@ class Settings:
     """The most that is cut from the beginning of a load; what is cut is found in the load itself."""
     timeout_s: float = 5.0
     """Deadline of each call in speed trials."""
-    fault_after_s: float = 1.0
-    """Load before a fault; up to a tenth more, by the seed."""
-    fault_load_s: float = 4.0
-    """All of a fault trial's load."""
-    fault_timeout_s: float = 1.0
-    """Deadline of each call in fault trials."""
-    fault_interval_s: float = 0.04
-    """Between one account's deposits: the resolution of its gaps."""
+    fault: fault_trials.Schedule = field(default_factory=fault_trials.Schedule)
+    """Of trials with a fault."""
 
 
-QUICK = Settings(seconds=0.3, warmup_s=0.1, fault_after_s=0.5, fault_load_s=2.2)
+QUICK = Settings(seconds=0.3, warmup_s=0.1, fault=fault_trials.Schedule(after_s=0.4, tail_s=1.3, timeout_s=0.5))
 
 
-def measure(cell: Cell, environment: Environment, settings: Settings, repeat: int, seed: int) -> Trial:
-    """Run one trial of the cell, or say why not. An error of the strategy or harness becomes status `failed`."""
+def measure(
+    cell: Cell, environment: Environment, settings: Settings, repeat: int, seed: int, histories: Path | None = None
+) -> Trial:
+    """Run one trial of the cell, or say why not. An error of the strategy or harness becomes status `failed`.
+
+    With `histories`, a folder, a fault trial's history is kept there.
+    """
     decision = decide(cell, environment)
     if decision.status is not Status.OK:
         return _unmeasured(cell, decision, repeat, seed)
     try:
         if cell.fault is None:
             return _measure_speed(cell, environment, settings, repeat, seed)
-        return _measure_fault(cell, environment, settings, repeat, seed)
+        return _measure_fault(cell, environment, settings, repeat, seed, histories)
     except Exception as error:
         with suppress(TimeoutError):  # what failed may have cost the cluster a worker, which the next trial needs
             environment.await_workers()
@@ -125,7 +102,7 @@ def expected_s(cell: Cell, environment: Environment, settings: Settings) -> floa
     if decide(cell, environment).status is not Status.OK:
         return 0.0
     if cell.fault is not None:
-        return settings.fault_load_s + _AROUND_FAULT_S
+        return settings.fault.after_s + settings.fault.tail_s + _AROUND_FAULT_S
     return settings.warmup_s + settings.seconds + _AROUND_SPEED_S + cell.mix.accounts * _OPENING_S
 
 
@@ -140,7 +117,7 @@ def _measure_speed(cell: Cell, environment: Environment, settings: Settings, rep
         window=cell.window,
     )
     before_s, distrust = 0.0, []
-    with _opened(cell, environment, workload, settings.timeout_s) as accounts:
+    with opened(cell, environment, workload, settings.timeout_s) as accounts:
         clocks = _Clocks()
         histories = []
         for round_ in range(_WARMUP_ROUNDS):
@@ -167,7 +144,13 @@ def _measure_speed(cell: Cell, environment: Environment, settings: Settings, rep
     else:
         measured = open_speed(last.history, last.due_s, cut_s, settings.seconds)
     before = sum(int((history.fate == OK).sum()) for history in histories[:-1])
-    verdict = check(History.concatenated(histories), workload.account_names, OPENING, final)
+    verdict = check(
+        History.concatenated(histories),
+        workload.account_names,
+        OPENING,
+        final,
+        across_accounts=cell.claims.consistency is Consistency.LINEARIZABLE and _one_clock(cell, environment),
+    )
     distrust += _doubts(cell, last, measured, verdict)
     trial = _record(cell, repeat, seed, measured, _across_clocks(verdict, cell, environment), distrust)
     trial.warmup_s = round(before_s + cut_s, 4)
@@ -213,9 +196,9 @@ def _doubts(cell: Cell, offered: load.Offered, measured: Speed, verdict: Verdict
     found = []
     if measured.operations < _FEW_SAMPLES:
         found.append(f"only {measured.operations} operations were measured")
-    broken = verdict.acknowledged_lost or verdict.duplicated or verdict.torn
-    if broken or verdict.conserved is False or verdict.linearizable == "no":
-        found.append("the answers do not fit the final balances")
+    if verdict.violations or verdict.conserved is False:
+        kinds = ", ".join(sorted({each.kind for each in verdict.violations}))
+        found.append(f"the answers do not fit the final balances: {kinds or 'not conserved'}")
     if offered.stood_still_s > max(_STOOD_STILL_S, cell.clients * _STOOD_STILL_S_PER_CLIENT):
         found.append(f"the load generator stood still for {offered.stood_still_s:.2f} s: suspended, or short of cores")
     if offered.stopped_full:
@@ -234,110 +217,43 @@ def _doubts(cell: Cell, offered: load.Offered, measured: Speed, verdict: Verdict
     return found
 
 
-def _measure_fault(cell: Cell, environment: Environment, settings: Settings, repeat: int, seed: int) -> Trial:
-    assert cell.fault is not None
-    claims = cell.claims
-    action = faults.load(cell.fault)
-    chance = random.Random(seed)
-    after_s = settings.fault_after_s * chance.uniform(1.0, 1.1)
-    workload = cell.mix
-    rate_per_s = cell.clients / settings.fault_interval_s
-    offered = load.Load(cell.clients, settings.fault_load_s, load.Arrivals.CONSTANT, rate_per_s, own_schedules=True)
-    # A server started here dies with the thread that starts it: this one breaks and heals, another offers the load.
-    with (
-        _opened(cell, environment, workload, settings.fault_timeout_s) as accounts,
-        ThreadPoolExecutor(1) as thread,
-    ):
-        begun = threading.Event()
-        offering = thread.submit(_offer, accounts, workload, offered, cell, environment, seed, begun)
-        while not begun.wait(_BEGIN_S) and not offering.done():
-            pass
-        time.sleep(after_s)
-        struck_ns = time.perf_counter_ns()
-        try:
-            action.inject(environment, claims, chance)
-        finally:
-            action.heal(environment, claims)
-        due_s, history = offering.result().due_s, offering.result().history
-        final = _audit(accounts, workload)
-    environment.await_workers()
-    felt = outage(history, struck_ns)
-    verdict = None if final is None else check(history, workload.account_names, OPENING, final)
-    measured = open_speed(history, due_s, 0.0, settings.fault_load_s)
-    trial = _record(cell, repeat, seed, measured, verdict, [])
-    trial.fault = cell.fault
-    trial.offered_per_s = round(rate_per_s, 3)
+def _measure_fault(
+    cell: Cell, environment: Environment, settings: Settings, repeat: int, seed: int, histories: Path | None
+) -> Trial:
+    observed = fault_trials.run(cell, environment, settings.fault, seed)
+    judged = fault_trials.judged(cell, observed)
+    verdict, felt = judged.verdict, judged.felt
+    answers = fault_trials.answers(observed.load)
+    load_s = (observed.ended_ns - observed.start_ns) / 1e9
+    flow = figures(
+        observed.load, observed.struck_ns, observed.healed_ns, start_ns=observed.start_ns, end_ns=observed.ended_ns
+    )
+    measured = open_speed(answers, observed.due_s, 0.0, load_s)
+    trial = _record(cell, repeat, seed, measured, verdict, judged.distrust)
+    trial.offered_per_s = round(len(observed.due_s) / load_s, 3)
     trial.achieved_ratio = None if measured.achieved_ratio is None else round(measured.achieved_ratio, 4)
+    trial.fault_at_s = round((observed.struck_ns - observed.start_ns) / 1e9, 4)
+    trial.fault_lasts_s = round((observed.healed_ns - observed.struck_ns) / 1e9, 4)
+    trial.fault_target = observed.target
     trial.unavailable_s = round(felt.unavailable_s, 4)
     trial.detection_s = None if felt.detection_s is None else round(felt.detection_s, 4)
     trial.recovery_s = None if felt.recovery_s is None else round(felt.recovery_s, 4)
-    trial.verdict = _held_against_claim(claims, cell.fault, verdict, felt)
-    if verdict is None:
-        trial.distrust = "the accounts could not be read after the fault"
-        trial.trusted = False
+    for name in ("goodput_before_per_s", "goodput_during_per_s", "goodput_after_per_s", "unknown_share"):
+        value = getattr(flow, name)
+        setattr(trial, name, None if value is None else round(value, 4))
+    trial.probes = judged.probes
+    trial.violations = ", ".join(sorted({each.kind for each in judged.violations})) or None
+    trial.verdict = judged.against_claims
+    if histories is not None:
+        trial.history = _history_name(cell, repeat)
+        histories.mkdir(exist_ok=True)
+        history_files.save(histories / trial.history, fault_trials.history_file(cell, observed, seed))
     return trial
 
 
-def _held_against_claim(claims: Capabilities, fault: Fault, verdict: Verdict | None, felt: Outage) -> str:
-    if verdict is None:
-        return "unknown"
-    kept = not (verdict.acknowledged_lost or verdict.duplicated or verdict.torn)
-    survived = kept and felt.recovery_s is not None
-    claimed = fault in claims.survives
-    if survived == claimed:
-        return "as_claimed"
-    return "better_than_claimed" if survived else "worse_than_claimed"
-
-
-@contextmanager
-def _opened(cell: Cell, environment: Environment, workload: Workload, timeout_s: float) -> Iterator[Accounts]:
-    """The strategy on a blank bank, with the workload's accounts opened."""
-    deadline_s = max(timeout_s, workload.accounts * _DEADLINE_S_PER_ACCOUNT)
-    bank = f"bench-{uuid.uuid4().hex}"
-    context = environment.context(cell.claims, cell.variant, bank, deadline_s, cell.shards)
-    with cell.accounts.open(context) as accounts:
-        _open_accounts(accounts, workload.account_names)
-        collect_garbage()
-        yield accounts
-    environment.drop_actors()
-
-
-def collect_garbage() -> None:
-    """Now, and not within the measured time: a full collection took 0.1 to 0.2 s, wherever it was thought due.
-
-    What is alive now is not looked through again. What of it dies in cycles stays: some kilobytes a trial.
-    """
-    gc.collect()
-    gc.freeze()
-
-
-def _open_accounts(accounts: Accounts, names: Sequence[str]) -> None:
-    if isinstance(accounts, Batched):
-        for first in range(0, len(names), _APPLY_SIZE):
-            batch = names[first : first + _APPLY_SIZE]
-            for answer in accounts.apply([Operation(Function.OPEN_ACCOUNT, name, OPENING) for name in batch]):
-                if isinstance(answer, Rejected):
-                    raise answer
-        return
-    with ThreadPoolExecutor(_OPENING_THREADS) as threads:
-        for _ in threads.map(lambda name: _open_account(accounts, name), names):
-            pass
-
-
-def _open_account(accounts: Accounts, name: str) -> None:
-    """With patience: a deadline that is short for the fault's sake can pass on a busy machine."""
-    for attempt in range(_OPENING_ATTEMPTS):
-        try:
-            accounts.open_account(name, OPENING)
-        except AccountExists:
-            if not attempt:
-                raise
-            return
-        except (Unavailable, Indeterminate):
-            if attempt == _OPENING_ATTEMPTS - 1:
-                raise
-        else:
-            return
+def _history_name(cell: Cell, repeat: int) -> str:
+    words = (cell.name, cell.variant, cell.fault, cell.caller, cell.retry, repeat)
+    return re.sub(r"[^\w-]+", "_", "-".join(map(str, words))) + ".npz"
 
 
 def _offer(
@@ -358,28 +274,13 @@ def _offer(
     return load.in_driver(accounts, workload, offered, session, seed, begun)
 
 
-def _audit(accounts: Accounts, workload: Workload) -> dict[str, Receipt] | None:
-    """The final state, without the accounts that are lost; None if it cannot be read."""
-    found: dict[str, Receipt] = {}
-    deadline = time.monotonic() + _AUDIT_S
-    for name in workload.account_names:
-        while name not in found:
-            try:
-                found[name] = accounts.balance(name)
-            except (StateLost, UnknownAccount):
-                break
-            except AccountError:
-                if time.monotonic() > deadline:
-                    return None
-                time.sleep(_AUDIT_RETRY_S)
-    return found
-
-
 def _across_clocks(verdict: Verdict, cell: Cell, environment: Environment) -> Verdict:
     """Times of clients on other machines cannot be held against each other."""
-    if cell.caller is Caller.TASK and not environment.owns_cluster:
-        return replace(verdict, linearizable="unknown")
-    return verdict
+    return verdict if _one_clock(cell, environment) else replace(verdict, linearizable="unknown")
+
+
+def _one_clock(cell: Cell, environment: Environment) -> bool:
+    return cell.caller is not Caller.TASK or environment.owns_cluster
 
 
 def _record(
@@ -395,6 +296,7 @@ def _record(
     if verdict is not None:
         trial.acknowledged = verdict.acknowledged
         trial.acknowledged_lost = verdict.acknowledged_lost
+        trial.acknowledged_lost_amount = verdict.acknowledged_lost_amount
         trial.duplicated = verdict.duplicated
         trial.torn = verdict.torn
         trial.indeterminate = verdict.indeterminate
@@ -428,6 +330,7 @@ def _blank(cell: Cell, repeat: int, seed: int, status: Status, reason: str | Non
         reason=reason,
         durability=cell.claims.durability,
         fault=cell.fault,
+        retry=None if cell.fault is None else cell.retry,
         batch=cell.batch,
         window=cell.window,
         accounts=cell.mix.accounts,
@@ -453,7 +356,7 @@ def footprint(cell: Cell, environment: Environment, accounts_count: int) -> Foot
     """Open the strategy, then `accounts_count` accounts."""
     context = environment.context(cell.claims, cell.variant, f"bench-{uuid.uuid4().hex}", Settings.timeout_s)
     begin_s = time.perf_counter()
-    with cell.accounts.open(context) as accounts, ThreadPoolExecutor(_OPENING_THREADS) as threads:
+    with cell.accounts.open(context) as accounts, ThreadPoolExecutor(OPENING_THREADS) as threads:
         open_s = time.perf_counter() - begin_s
         before = _resident_bytes(environment)
         list(threads.map(accounts.open_account, (f"account-{index}" for index in range(accounts_count))))

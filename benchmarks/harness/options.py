@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.harness.environment import ResourceError
+from benchmarks.harness.generator import Retry
+from benchmarks.harness.history_files import HistoryFileError
 from benchmarks.harness.load import Arrivals
 from benchmarks.harness.plan import UsageError
 from benchmarks.harness.records import RunError
@@ -31,7 +33,11 @@ Workloads = Annotated[
 ]
 Accounts = Annotated[int | None, typer.Option(help="Accounts of every workload, instead of each one's own number.")]
 Zipf = Annotated[float | None, typer.Option(help="Skew of every workload: 0 is uniform, YCSB's is 0.99.")]
-FromWhere = Annotated[Caller | None, typer.Option("--caller", help="Where speed is called from; both unless told.")]
+FromWhere = Annotated[Caller | None, typer.Option("--caller", help="Where it is called from; both unless told.")]
+Faults = Annotated[list[str] | None, typer.Option("--fault", help="Measure this fault only.")]
+Retries = Annotated[
+    list[Retry] | None, typer.Option("--retry", help="What callers do that were not answered, around a fault.")
+]
 Clients = Annotated[int, typer.Option(help="Concurrent callers in speed trials, over all processes.")]
 Drivers = Annotated[int, typer.Option(help="Driver processes that call; with --caller driver.")]
 Shards = Annotated[int | None, typer.Option(help="Owners of the accounts, where a strategy can have several.")]
@@ -57,6 +63,6 @@ def plain_errors() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         yield
-    except (UsageError, UnknownStrategy, UnknownWorkload, ResourceError, RunError) as error:
+    except (UsageError, UnknownStrategy, UnknownWorkload, ResourceError, RunError, HistoryFileError) as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(USAGE) from None

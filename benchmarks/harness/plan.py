@@ -12,12 +12,27 @@ from typing import Any, Self
 from benchmarks.harness import cells, workloads
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.environment import without_secret
+from benchmarks.harness.generator import Retry
 from benchmarks.harness.load import Arrivals
-from benchmarks.harness.measure import QUICK, Settings
+from benchmarks.harness.measure import QUICK, Settings, unmeasured
 from strategies.interface import MAX_SHARDS, Caller, Fault, load, names
 
 QUICK_REPEATS, REPEATS = 3, 6
 """Trials per cell. Six are the least that two runs can be compared by."""
+
+QUICK_FAULTS = (Fault.WORKER_KILL, Fault.SERVER_KILL)
+"""What a quick run breaks."""
+SHORT_FAULTS = (
+    Fault.WORKER_KILL,
+    Fault.WORKER_PAUSE,
+    Fault.TASK_RETRY,
+    Fault.CALLING_TASK_KILL,
+    Fault.SERVER_KILL,
+    Fault.POWER_LOSS,
+)
+"""What the short failure matrix breaks."""
+SHORT_RETRIES = (Retry.OP_ID,)
+FAILURE_REPEATS = 20
 
 _LIMITS = {
     "clients": (1, 256),
@@ -52,6 +67,10 @@ class Plan:
     window: int | None = None
     arrivals: str = Arrivals.CLOSED
     rate_per_s: float | None = None
+    retries: tuple[str, ...] = (Retry.NONE,)
+    """What callers do around a fault."""
+    fault_callers: tuple[str, ...] = ()
+    """Where a fault is met from; empty for the first place from which it reaches the strategy."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _LIMITS.items():
@@ -61,7 +80,9 @@ class Plan:
         for name, values, known in (
             ("arrivals", (self.arrivals,), Arrivals),
             ("caller", self.callers, Caller),
-            ("fault", self.faults, Fault),
+            ("caller", self.fault_callers, Caller),
+            ("fault", self.faults, list(Fault)),
+            ("retry", self.retries, Retry),
         ):
             for each in values:
                 if each not in list(known):
@@ -107,20 +128,44 @@ class Plan:
             rate_per_s=self.rate_per_s,
         )
 
+    @property
+    def _measures_the_usual(self) -> bool:
+        usual = workloads.QUICK if self.quick else workloads.names()
+        usual_faults = QUICK_FAULTS if self.quick else list(Fault)
+        return list(self.workloads) == list(usual) and list(self.faults) == list(usual_faults)
+
     def trials(self) -> list[tuple[Cell, int]]:
         """Every cell and repeat in the order of measuring: each repeat is a block, shuffled by the seed.
 
         Speed comes before faults, which cost the cluster a worker each.
         """
-        broken = cells.fault_cells(self.rows, [Fault(fault) for fault in self.faults])
+        broken = cells.fault_cells(
+            self.rows,
+            [Fault(fault) for fault in self.faults],
+            [Caller(caller) for caller in self.fault_callers],
+            [Retry(retry) for retry in self.retries],
+        )
+        # A quick run that measures speed too breaks everything once.
+        fault_repeats = 1 if self.quick and self.workloads else self.repeats
         chance = random.Random(self.seed)
         ordered = []
-        for of_kind, repeats in ((self.speed_cells(), self.repeats), (broken, 1 if self.quick else self.repeats)):
+        for of_kind, repeats in ((self.speed_cells(), self.repeats), (broken, fault_repeats)):
             for repeat in range(repeats):
                 block = list(of_kind)
                 chance.shuffle(block)
                 ordered += [(cell, repeat) for cell in block]
         return ordered
+
+    def cell_of(self, key: tuple[Any, ...]) -> Cell:
+        """The fault cell whose trial has this key.
+
+        Raises:
+            UsageError: it is of another plan, or no fault's.
+        """
+        for cell, repeat in self.trials():
+            if cell.fault is not None and unmeasured(cell, repeat).key == key:
+                return cell
+        raise UsageError("this trial is none with a fault; choose the line of one")
 
     def recorded(self) -> dict[str, Any]:
         """As it is kept in `run.json`."""
@@ -140,16 +185,20 @@ class Plan:
     def command(self, name: str, scheduler: str | None, redis_url: str | None, *, extra: Sequence[str] = ()) -> str:
         """The command that measures the same again, without secrets."""
         words = [f"python -m benchmarks {name}"]
-        words += ["--quick"] if self.quick else []
+        words += ["--quick"] if self.quick and name != "failures" else []
         words += [
             f"--strategy {shlex.quote(strategy)}" for strategy in self.strategies if list(self.strategies) != names()
         ]
-        usual = workloads.QUICK if self.quick else workloads.names()
-        if list(self.workloads) != list(usual) or list(self.faults) != list(Fault):
+        if name == "failures":
+            words += self._failure_options()
+        elif not self._measures_the_usual:
             words += [f"--workload {workload}" for workload in self.workloads]
             words += [f"--fault {fault}" for fault in self.faults]
+        if name != "failures" and self.retries != (Retry.NONE,):
+            words += [f"--retry {retry}" for retry in self.retries]
         words += [f"--caller {self.callers[0]}"] if len(self.callers) == 1 else []
-        words += [f"--clients {self.clients}", f"--seed {self.seed}"]
+        words += [f"--clients {self.clients}"] if name != "failures" else []
+        words += [f"--seed {self.seed}"]
         words += [] if name == "search" else [f"--repeats {self.repeats}"]  # it decides itself how often it measures
         words += [] if self.drivers == 1 else [f"--drivers {self.drivers}"]
         for option in ("seconds", "shards", "batch", "window"):
@@ -160,6 +209,12 @@ class Plan:
         words += [] if scheduler is None else [f"--scheduler {scheduler}"]
         words += [] if redis_url is None else [f"--redis-url {without_secret(redis_url)}"]
         return " ".join(words)
+
+    def _failure_options(self) -> list[str]:
+        if (self.faults, self.retries, self.fault_callers) == (SHORT_FAULTS, SHORT_RETRIES, ()):
+            return ["--short"]
+        words = [] if list(self.faults) == list(Fault) else [f"--fault {fault}" for fault in self.faults]
+        return words + ([] if self.retries == tuple(Retry) else [f"--retry {retry}" for retry in self.retries])
 
 
 def rows_of(strategy: str) -> list[tuple[str, str]]:

@@ -22,9 +22,12 @@ from typing import Any, Self, get_args, get_type_hints
 FORMAT = 1
 """Rises when a run's files change so that older code would misread them."""
 
-METHOD = 2
+METHOD = 3
 """Rises when how a number is made changes so that older numbers cannot be compared; CHANGELOG.md has the dates.
 A run that does not say was measured by method 1."""
+
+HISTORIES = "histories"
+"""Folder of a run, for what is too bulky for git."""
 
 _ABOUT, _TRIALS, _DAMAGED, _PARTIAL = "run.json", "trials.jsonl", "trials.jsonl.damaged", ".partial"
 _DAMAGE_SHOWN = 20
@@ -76,8 +79,14 @@ class Trial:
     latency_us_max: float | None = None
     latency_kind: str | None = None
     fault: str | None = None
+    retry: str | None = None
+    fault_at_s: float | None = None
+    fault_lasts_s: float | None = None
+    fault_target: str | None = None
+    history: str | None = None
     acknowledged: int | None = None
     acknowledged_lost: int | None = None
+    acknowledged_lost_amount: int | None = None
     duplicated: int | None = None
     torn: int | None = None
     indeterminate: int | None = None
@@ -85,6 +94,12 @@ class Trial:
     unavailable_s: float | None = None
     detection_s: float | None = None
     recovery_s: float | None = None
+    goodput_before_per_s: float | None = None
+    goodput_during_per_s: float | None = None
+    goodput_after_per_s: float | None = None
+    unknown_share: float | None = None
+    probes: str | None = None
+    violations: str | None = None
     conserved: bool | None = None
     linearizable: str | None = None
     verdict: str | None = None
@@ -111,6 +126,7 @@ class Trial:
             # What a closed loop or a fault trial offers is a result, and of no trial that is still to be measured.
             self.offered_per_s if self.arrivals in ("poisson", "constant") else None,
             self.fault,
+            self.retry,
             self.repeat,
         )
 

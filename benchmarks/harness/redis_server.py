@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks.harness import launch, scratch
+from benchmarks.harness.durable_files import Lost
+from benchmarks.harness.sync_watch import SyncWatch
 from strategies.interface import Durability
 
 _READY_S = 10.0
 _STOP_S = 5.0
 _PORT_TRIES = 5
 
-# PR_SET_PDEATHSIG (1) makes the kernel kill the server when the harness dies, however that happens.
-# It survives exec, so the pid is the server's own. The check closes the gap before the prctl.
-_WITH_PARENT = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[1]):
-        os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+_LAUNCH = Path(launch.__file__)
 
 _APPEND_ONLY = {
     Durability.VOLATILE: ("no", "no"),
@@ -64,18 +59,48 @@ def find_program() -> Path:
 
 
 class RedisServer:
-    """One server on a loopback port, with a data directory that outlives its process."""
+    """One server on a loopback port, with a data directory that outlives its process.
 
-    def __init__(self, durability: Durability) -> None:
+    `settings` are in addition to, or in place of, those of its durability class. It can be put into a network
+    `namespace` (a path), where it listens at `host`. With `watched`, what it synced is known: see `lose_power`.
+    """
+
+    def __init__(
+        self,
+        durability: Durability,
+        *,
+        settings: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        namespace: Path | None = None,
+        watched: bool = False,
+    ) -> None:
         self.durability = durability
+        self.watch: SyncWatch | None = None
+        self._settings = settings or {}
+        self._host = host
+        self._namespace = namespace
+        self._watched = watched
         self._program = find_program()
-        self._directory = Path(tempfile.mkdtemp(prefix="dask-state-bench-redis-"))
+        self._scratch = ExitStack()
+        self._directory = self._scratch.enter_context(scratch.directory("redis"))
+        self._data = self._directory / "data"
+        self._data.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"redis://{self._host}:{self._port}/0"
+
+    @property
+    def directory(self) -> Path:
+        """Of its data."""
+        return self._data
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process does; one that was paused does."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -91,7 +116,7 @@ class RedisServer:
         """
         for _ in range(_PORT_TRIES):
             port = self._port or _free_port()
-            self._process = self._spawn(port)
+            self._process = self._spawn(port) if not self._watched else self._spawn_watched(port)
             if self._answers(port):
                 self._port = port
                 return
@@ -108,10 +133,27 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
 
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def lose_power(self) -> Lost:
+        """SIGKILL, and what was never synced is gone from its directory. Only where it is watched."""
+        assert self.watch is not None
+        self.kill()
+        return self.watch.lose()
+
     def stop(self) -> None:
         """End the server and delete its data. Idempotent."""
         self._reap()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._stop_watching()
+        self._scratch.close()
 
     def __enter__(self) -> Self:
         try:
@@ -126,20 +168,41 @@ class RedisServer:
     ) -> None:
         self.stop()
 
-    def _spawn(self, port: int) -> subprocess.Popen[bytes]:
+    def _spawn_watched(self, port: int) -> subprocess.Popen[bytes]:
+        self._stop_watching()
+        self.watch = SyncWatch(self._data)
+        try:
+            return self._spawn(port, self.watch.handover)
+        finally:
+            self.watch.close_handover()
+
+    def _stop_watching(self) -> None:
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
+
+    def _spawn(self, port: int, handover: int | None = None) -> subprocess.Popen[bytes]:
         appendonly, appendfsync = _APPEND_ONLY[self.durability]
         settings = {
-            "bind": "127.0.0.1",
+            "bind": self._host,
             "port": port,
-            "dir": self._directory,
+            "dir": self._data,
             "save": "",
             "appendonly": appendonly,
             "appendfsync": appendfsync,
             "logfile": self._directory / "log",
+            # Its only neighbour in a namespace is this machine, which is not loopback there.
+            "protected-mode": "no" if self._namespace else "yes",
+            **self._settings,
         }
         arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), str(self._program), *arguments],
+            [
+                *(sys.executable, "-I", "-S", str(_LAUNCH)),
+                *(str(os.getpid()), str(self._namespace or "-"), "-" if handover is None else str(handover)),
+                *(str(self._program), *arguments),
+            ],
+            pass_fds=() if handover is None else (handover,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -151,7 +214,7 @@ class RedisServer:
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 return False
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            with suppress(OSError), socket.create_connection((self._host, port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
                 if connection.recv(64).startswith(b"+PONG"):  # not -LOADING
                     return self._process.poll() is None
@@ -162,6 +225,7 @@ class RedisServer:
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()
+        self.resume()
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:

@@ -20,6 +20,25 @@ from strategies.interface import Caller, Durability
 MARKS = {Status.NOT_APPLICABLE: "n/a", Status.RESOURCE_MISSING: "missing", Status.FAILED: "failed"}
 """How what was not measured is shown: three different things."""
 
+REPLAYED = (
+    "status",
+    "reason",
+    "seed",
+    "fault_at_s",
+    "fault_lasts_s",
+    "fault_target",
+    "acknowledged",
+    "acknowledged_lost",
+    "duplicated",
+    "indeterminate",
+    "indeterminate_applied",
+    "unavailable_s",
+    "recovery_s",
+    "linearizable",
+    "verdict",
+)
+"""What `replay` shows of a trial."""
+
 SUMMARY_WORKLOAD = "ycsb_a"
 """What one table shows where there is room for one workload."""
 

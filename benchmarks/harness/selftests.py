@@ -15,13 +15,14 @@ import numpy as np
 
 from benchmarks.harness import load as loads
 from benchmarks.harness import simulated, workloads
+from benchmarks.harness.banks import collect_garbage
 from benchmarks.harness.cells import Cell, Status, decide
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.generator import Client, Share, generate, timed_in_turn
 from benchmarks.harness.history import History
 from benchmarks.harness.intervals import CALLED_CONFIDENCE, Difference, difference, ratio_paired
 from benchmarks.harness.load import Arrivals, Load
-from benchmarks.harness.measure import Settings, collect_garbage, measure, trial_seed
+from benchmarks.harness.measure import Settings, measure, trial_seed
 from benchmarks.harness.search import PROBES, highest_rate
 from benchmarks.harness.statistics import open_speed, speed
 from strategies.interface import Accounts, Caller, load, names

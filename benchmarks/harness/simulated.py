@@ -96,8 +96,11 @@ def queue(due_s: Floats, service_s: Floats) -> History:
     size = len(due_s)
     zeros = np.zeros(size, dtype=np.int64)
     return History(
+        process=np.zeros(size, dtype=np.int16),
         client=np.arange(size).astype(np.int16),
         number=np.zeros(size, dtype=np.int32),
+        attempt=np.zeros(size, dtype=np.int16),
+        keyed=np.zeros(size, dtype=np.bool_),
         function=np.full(size, DEPOSIT, dtype=np.int8),
         account=np.zeros(size, dtype=np.int32),
         target=np.full(size, -1, dtype=np.int32),
@@ -106,6 +109,7 @@ def queue(due_s: Floats, service_s: Floats) -> History:
         sent_ns=(due_s * 1e9).astype(np.int64),
         done_ns=(finish_s * 1e9).astype(np.int64),
         fate=np.full(size, OK, dtype=np.int8),
+        reason=np.zeros(size, dtype=np.int8),
         seq=zeros.astype(np.int32),
         balance=zeros,
         epoch=zeros,

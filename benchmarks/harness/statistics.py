@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.harness.history import OK, Bools, Floats, History, Int64s
+from benchmarks.harness.history import NEVER_NS, OK, Bools, Floats, History, Int64s
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 
@@ -139,24 +139,36 @@ class Outage:
     detection_s: float | None
     """From the fault to the first caller that was told of it; None if nobody was."""
     recovery_s: float | None
-    """From the fault until every account had been served again; None if one never was."""
+    """From the fault until every account that was asked was served again, and refused no more; None if one never was,
+    or none was asked."""
+    served_again: bool
+    """Whether every account that was asked was served again. One whose caller died with the fault was not asked."""
 
 
 def outage(history: History, fault_ns: int) -> Outage:
     """What the accounts' callers saw after `fault_ns`, a reading of `perf_counter_ns`."""
-    end_ns = int(history.done_ns.max())
-    failed = history.where((history.fate != OK) & (history.done_ns >= fault_ns))
-    acknowledged = history.where(history.fate == OK)
-    gaps_ns, back_ns = [], []
-    for account in np.unique(history.account):
+    returned = history.where(history.done_ns != NEVER_NS)
+    if not len(returned):
+        return Outage(0.0, None, None, served_again=True)
+    end_ns = int(returned.done_ns.max())
+    failed = returned.where((returned.fate != OK) & (returned.done_ns >= fault_ns))
+    asked = np.unique(returned.account[returned.done_ns >= fault_ns])
+    acknowledged = returned.where(returned.fate == OK)
+    gaps_ns, back_ns = [0], []
+    for account in asked:
         done = np.sort(acknowledged.done_ns[acknowledged.account == account])
         edges = np.concatenate([[fault_ns], done[done >= fault_ns], [end_ns]])
         gaps_ns.append(int(np.diff(edges).max()))
-        served = acknowledged.done_ns[(acknowledged.account == account) & (acknowledged.sent_ns >= fault_ns)]
-        back_ns.append(int(served.min()) - fault_ns if len(served) else None)
+        refused_ns = int(failed.done_ns[failed.account == account].max(initial=fault_ns))
+        # Before the last refusal it was not served for good: a fault may take its time to bite.
+        served = acknowledged.account == account
+        served &= acknowledged.sent_ns >= refused_ns
+        back_ns.append(int(acknowledged.done_ns[served].min()) - fault_ns if served.any() else None)
     latest = [back for back in back_ns if back is not None]
+    served_again = len(latest) == len(back_ns)
     return Outage(
         unavailable_s=max(gaps_ns) / 1e9,
         detection_s=(int(failed.done_ns.min()) - fault_ns) / 1e9 if len(failed) else None,
-        recovery_s=max(latest) / 1e9 if len(latest) == len(back_ns) else None,
+        recovery_s=max(latest) / 1e9 if latest and served_again else None,
+        served_again=served_again,
     )

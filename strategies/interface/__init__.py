@@ -15,6 +15,9 @@ from strategies.interface.account import (
     Receipt,
 )
 from strategies.interface.capabilities import (
+    CALLER_FAULTS,
+    CLUSTER_FAULTS,
+    MESSAGE_FAULTS,
     Caller,
     Capabilities,
     Consistency,
@@ -42,10 +45,13 @@ from strategies.interface.errors import (
 from strategies.interface.registry import UnknownStrategy, load, names
 
 __all__ = [
+    "CALLER_FAULTS",
+    "CLUSTER_FAULTS",
     "DEDUP_WINDOW",
     "MAX_ACCOUNT_BYTES",
     "MAX_MONEY",
     "MAX_SHARDS",
+    "MESSAGE_FAULTS",
     "AccountError",
     "AccountExists",
     "Accounts",

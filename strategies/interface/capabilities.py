@@ -9,8 +9,79 @@ class Fault(StrEnum):
 
     WORKER_KILL = "worker_kill"
     """SIGKILL of a Dask worker: the one that holds state, where one does."""
+    WORKER_PAUSE = "worker_pause"
+    """SIGSTOP of that worker for longer than a call's deadline, then SIGCONT."""
+    WORKER_PAUSE_BRIEF = "worker_pause_brief"
+    """The same for less than a call's deadline."""
+    WORKER_OOM = "worker_oom"
+    """That worker outgrows its memory limit, and its nanny ends it."""
+    CALLING_TASK_KILL = "calling_task_kill"
+    """SIGKILL of a worker that runs calling tasks and holds no state; Dask runs its tasks again elsewhere."""
+    TASK_RETRY = "task_retry"
+    """A calling task raises after a call, and Dask runs it again from its beginning."""
+    SCHEDULER_KILL = "scheduler_kill"
+    """SIGKILL of the Dask scheduler, then a blank one at the same address."""
+    DRIVER_KILL = "driver_kill"
+    """SIGKILL of the process that opened the bank and calls it; another one attaches to the bank."""
     SERVER_KILL = "server_kill"
     """SIGKILL of the external store, then a restart on the same data directory."""
+    SERVER_PAUSE = "server_pause"
+    """SIGSTOP of the external store for longer than a call's deadline, then SIGCONT."""
+    REBALANCE = "rebalance"
+    """`Client.rebalance` moves data between workers."""
+    RETIRE_WORKERS = "retire_workers"
+    """`Client.retire_workers` of a worker that holds state."""
+    CLIENT_RETRY = "client_retry"
+    """`Client.retry` of the futures that hold state."""
+    CLIENT_RESTART = "client_restart"
+    """`Client.restart` of the cluster."""
+    ADAPT_DOWN = "adapt_down"
+    """An adaptive cluster scales down to one worker."""
+    DELAY = "delay"
+    """Messages between caller and owner take longer, in both directions, yet less than a deadline."""
+    DROP_REPLY = "drop_reply_after_effect"
+    """A request arrives and its answer does not: the connection breaks in between."""
+    HALF_OPEN = "half_open"
+    """Requests arrive, answers do not, and nobody is told."""
+    PARTITION = "partition"
+    """Nothing passes between caller and owner for longer than a deadline, and nobody is told."""
+    LINK_DOWN = "link_down"
+    """The network link of the store's own namespace goes down for longer than a deadline. As root."""
+    NETEM_DELAY = "netem_delay"
+    """The kernel delays and loses packets to and from the store's own namespace. As root."""
+    POWER_LOSS = "power_loss"
+    """The store's machine loses power: what was never flushed to disk is gone at the restart."""
+    DISK_FULL = "disk_full"
+    """The store's file system takes no more bytes for a while."""
+    POISON_ARGUMENT = "poison_argument"
+    """A call with an argument that cannot be serialised."""
+    POISON_RESULT = "poison_result"
+    """The owner's method has its effect and returns what cannot be serialised."""
+    METHOD_EXIT = "method_exit"
+    """The owner's method raises SystemExit."""
+    METHOD_HANG = "method_hang"
+    """The owner's method does not return for longer than a deadline."""
+
+
+CALLER_FAULTS = frozenset({Fault.CALLING_TASK_KILL, Fault.TASK_RETRY})
+"""A task that calls dies or fails; the state lives elsewhere."""
+
+CLUSTER_FAULTS = frozenset(
+    {
+        Fault.WORKER_KILL,
+        Fault.WORKER_PAUSE,
+        Fault.WORKER_PAUSE_BRIEF,
+        Fault.WORKER_OOM,
+        Fault.SCHEDULER_KILL,
+        Fault.RETIRE_WORKERS,
+        Fault.CLIENT_RESTART,
+        Fault.ADAPT_DOWN,
+    }
+)
+"""What happens to the Dask cluster, and to state only if it lives there."""
+
+MESSAGE_FAULTS = frozenset({Fault.DELAY, Fault.DROP_REPLY, Fault.HALF_OPEN, Fault.PARTITION})
+"""What happens to messages between callers and owners, whoever these are."""
 
 
 class Durability(StrEnum):

@@ -67,6 +67,9 @@ class Command:
     def kill(self) -> None:
         self._process.kill()
 
+    def terminate(self) -> None:
+        self._process.terminate()
+
     def finish(self, timeout_s: float) -> tuple[int, str, str]:
         """Exit code, output, errors."""
         out, err = self._process.communicate(timeout=timeout_s)

@@ -15,6 +15,7 @@ from benchmarks.harness.history import (
     DEPOSIT,
     LOST,
     OK,
+    REASONS,
     REJECTED,
     TRANSFER,
     UNAVAILABLE,
@@ -46,6 +47,12 @@ class Op:
     target_epoch: int = 0
     client: int = 0
     due: int | None = None
+    number: int | None = None
+    """None for its place among the rows."""
+    attempt: int = 0
+    keyed: bool = False
+    process: int = 0
+    reason: str = ""
 
 
 def deposit(amount: int, seq: int, balance: int, at: tuple[int, int], *, epoch: int = EPOCH, account: int = 0) -> Op:
@@ -111,8 +118,11 @@ def history(ops: Sequence[Op]) -> History:
         return np.broadcast_to(np.zeros((), dtype=dtype), (len(ops),))
 
     made = History(
+        process=column((op.process for op in ops), np.int16),
         client=column((op.client for op in ops), np.int16),
-        number=column(range(len(ops)), np.int32),
+        number=column((place if op.number is None else op.number for place, op in enumerate(ops)), np.int32),
+        attempt=column((op.attempt for op in ops), np.int16),
+        keyed=column((op.keyed for op in ops), np.bool_),
         function=column((op.function for op in ops), np.int8),
         account=column((op.account for op in ops), np.int32),
         target=column((op.target for op in ops), np.int32),
@@ -121,6 +131,7 @@ def history(ops: Sequence[Op]) -> History:
         sent_ns=column(op.at[0] for op in ops),
         done_ns=column(op.at[1] for op in ops),
         fate=column((op.fate for op in ops), np.int8),
+        reason=column((REASONS.index(op.reason) for op in ops), np.int8),
         seq=column((op.seq for op in ops), np.int32),
         balance=column(op.balance for op in ops),
         epoch=column(op.epoch for op in ops),

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.harness import environment as environment_module
 from benchmarks.harness.cells import Decision, Status, decide, fault_cells, speed_cells
 from benchmarks.harness.environment import Environment
+from benchmarks.harness.generator import Retry
 from benchmarks.harness.redis_server import RedisServer, ServerMissing
 from strategies.interface import Caller, Durability, Fault
 from tests.harness.own import fault_cell, own, speed_cell
@@ -103,4 +104,32 @@ def test_the_matrix_is_full() -> None:
     assert len({(cell.strategy, cell.variant, cell.workload, cell.caller) for cell in speed}) == len(speed) == 8
     assert {cell.clients for cell in speed} == {3}
     broken = fault_cells(rows, list(Fault))
-    assert {(cell.strategy, cell.fault) for cell in broken} == {(name, fault) for name, _ in rows for fault in Fault}
+    assert [(cell.strategy, cell.fault) for cell in broken] == [(name, fault) for name, _ in rows for fault in Fault]
+    assert {cell.retry for cell in broken} == {Retry.NONE}
+
+
+def test_a_fault_is_met_from_wherever_it_reaches() -> None:
+    rows = [("redis_lua", "always")]
+    cells = fault_cells(rows, [Fault.SERVER_KILL, Fault.TASK_RETRY], list(Caller), list(Retry))
+    found = {(cell.fault, cell.caller) for cell in cells}
+    assert found == {
+        (Fault.SERVER_KILL, Caller.DRIVER),
+        (Fault.SERVER_KILL, Caller.TASK),
+        (Fault.TASK_RETRY, Caller.TASK),
+    }
+    assert len(cells) == len(found) * len(Retry)
+    first = fault_cells(rows, [Fault.SERVER_KILL, Fault.TASK_RETRY])
+    assert [cell.caller for cell in first] == [Caller.DRIVER, Caller.TASK]
+
+
+def test_a_fault_that_reaches_from_nowhere_is_one_cell() -> None:
+    (cell,) = fault_cells([("driver_dict", "default")], [Fault.SERVER_KILL], list(Caller), list(Retry))
+    assert decide(cell, OWN) == Decision(Status.NOT_APPLICABLE, "no server holds its state")
+
+
+def test_tasks_on_the_users_machines_leave_no_journal_here() -> None:
+    users = Environment(scheduler="tcp://127.0.0.1:1")
+    (cell,) = fault_cells([("redis_lua", "always")], [Fault.SERVER_KILL], [Caller.TASK])
+    decision = decide(cell, users)
+    assert decision.status is Status.RESOURCE_MISSING
+    assert "--scheduler" in (decision.reason or "")

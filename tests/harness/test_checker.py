@@ -843,8 +843,11 @@ def long_history(length: int, accounts: int = 100) -> tuple[History, dict[str, R
     seq = index // accounts + 2
     answered = index % 5 != 0
     columns: dict[str, Any] = {
+        "process": np.broadcast_to(np.int16(0), (length,)),
         "client": (index % 8).astype(np.int16),
         "number": index.astype(np.int32),
+        "attempt": np.broadcast_to(np.int16(0), (length,)),
+        "keyed": np.broadcast_to(np.False_, (length,)),
         "function": np.full(length, DEPOSIT, dtype=np.int8),
         "account": account.astype(np.int32),
         "target": np.full(length, -1, dtype=np.int32),
@@ -853,6 +856,7 @@ def long_history(length: int, accounts: int = 100) -> tuple[History, dict[str, R
         "sent_ns": index * 100,
         "done_ns": index * 100 + 5000,
         "fate": np.where(answered, OK, UNKNOWN).astype(np.int8),
+        "reason": np.broadcast_to(np.int8(0), (length,)),
         "seq": np.where(answered, seq, 0).astype(np.int32),
         "balance": np.where(answered, OPENING + seq - 1, 0),
         "epoch": np.where(answered, EPOCH, 0),

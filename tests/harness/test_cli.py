@@ -279,7 +279,7 @@ def test_a_run_of_one_cell(run: Run, tmp_path: Path) -> None:
         ("driver_dict", "task", 1, "ok"),
     ]
     assert [trial.key for trial in read(folder)[1]] == [
-        ("driver_dict", "default", "hot", "task", 2, None, None, 1, None, "closed", None, None, repeat)
+        ("driver_dict", "default", "hot", "task", 2, None, None, 1, None, "closed", None, None, None, repeat)
         for repeat in range(2)
     ]
     assert "--seed 9" in shown["command"]

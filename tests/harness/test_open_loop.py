@@ -193,12 +193,12 @@ def test_windows(window: int, form: dict[str, Any], environment: Environment) ->
 
 
 def test_what_is_submitted_and_never_answered(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = load_module._shares
+    shares = load_module.shares
 
     def impatient(*arguments: Any, **options: Any) -> list[Any]:
         return [replace(share, patience_s=0.2) for share in shares(*arguments, **options)]
 
-    monkeypatch.setattr(load_module, "_shares", impatient)
+    monkeypatch.setattr(load_module, "shares", impatient)
     trial = measured("NeverAnswers", environment, window=4)
     assert trial.status == Status.FAILED
     assert trial.reason == "TimeoutError: an operation that was submitted is not done after 0.2 s"

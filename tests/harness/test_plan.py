@@ -13,9 +13,21 @@ import pytest
 import typer
 
 from benchmarks.harness import cli, workloads
+from benchmarks.harness.generator import Retry
 from benchmarks.harness.load import Arrivals
 from benchmarks.harness.measure import QUICK, Settings
-from benchmarks.harness.plan import Plan, UsageError, checked, fault_named, rows_of, spelled_workloads
+from benchmarks.harness.plan import (
+    FAILURE_REPEATS,
+    QUICK_FAULTS,
+    SHORT_FAULTS,
+    SHORT_RETRIES,
+    Plan,
+    UsageError,
+    checked,
+    fault_named,
+    rows_of,
+    spelled_workloads,
+)
 from strategies.interface import Caller, Fault, UnknownStrategy, load, names
 
 USUAL = Plan(
@@ -68,6 +80,8 @@ DRIVER_ONLY: dict[str, Any] = {"callers": ("driver",)}
         ({"drivers": 2}, "add --caller driver"),
         ({"drivers": 2, "callers": ("task",)}, "add --caller driver"),
         ({"batch": 10, "window": 10}, "choose one"),
+        ({"retries": ("never",)}, "--retry must be none, naive, op_id, not 'never'"),
+        ({"fault_callers": ("worker",)}, "--caller must be driver, task, not 'worker'"),
     ],
 )
 def test_what_cannot_be(changes: dict[str, Any], says: str) -> None:
@@ -231,7 +245,11 @@ def test_the_usual_run_is_a_short_command() -> None:
     ("changes", "options"),
     [
         ({}, {"strategy": None, "workload": None, "fault": None, "caller": None}),
-        ({"quick": True, "workloads": workloads.QUICK}, {"quick": True, "workload": None, "fault": None}),
+        (
+            {"quick": True, "workloads": workloads.QUICK, "faults": QUICK_FAULTS},
+            {"quick": True, "workload": None, "fault": None},
+        ),
+        ({"retries": ("naive", "op_id")}, {"retry": [Retry.NAIVE, Retry.OP_ID], "fault": None}),
         ({"quick": True}, {"quick": True, "workload": workloads.names(), "fault": list(Fault)}),
         ({"strategies": tuple(names()[:2])}, {"strategy": names()[:2]}),
         ({"faults": ()}, {"workload": workloads.names(), "fault": None}),
@@ -253,6 +271,37 @@ def test_the_command_measures_the_same_again(changes: dict[str, Any], options: d
     plan = replace(USUAL, **changes)
     found = parsed(plan.command("run", None, None))
     wanted = {"clients": plan.clients, "repeats": plan.repeats, "seed": plan.seed, "quick": plan.quick, **options}
+    assert {name: found[name] or None for name in wanted} == {name: value or None for name, value in wanted.items()}
+
+
+FAILURES = replace(
+    USUAL,
+    quick=True,
+    workloads=(),
+    repeats=FAILURE_REPEATS,
+    retries=tuple(Retry),
+    fault_callers=tuple(Caller),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, {"short": False, "fault": None, "retry": None, "caller": None}),
+        (
+            {"faults": SHORT_FAULTS, "retries": SHORT_RETRIES, "fault_callers": (), "repeats": 1},
+            {"short": True, "fault": None, "retry": None},
+        ),
+        ({"faults": (Fault.DISK_FULL,)}, {"fault": ["disk_full"]}),
+        ({"retries": (Retry.NAIVE,)}, {"retry": [Retry.NAIVE]}),
+        ({"callers": ("task",), "fault_callers": ("task",)}, {"caller": Caller.TASK}),
+        ({"strategies": tuple(names()[:1])}, {"strategy": names()[:1]}),
+    ],
+)
+def test_the_failure_matrix_is_measured_again_by_its_command(changes: dict[str, Any], options: dict[str, Any]) -> None:
+    plan = replace(FAILURES, **changes)
+    found = parsed(plan.command("failures", None, None))
+    wanted = {"repeats": plan.repeats, "seed": plan.seed, **options}
     assert {name: found[name] or None for name in wanted} == {name: value or None for name, value in wanted.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import redis
 
-from benchmarks.harness import redis_server
+from benchmarks.harness import redis_server, sync_watch
 from benchmarks.harness.redis_server import RedisServer, ServerMissing
 from strategies.interface import Durability
 from tests.harness.commands import is_alive
@@ -122,9 +123,7 @@ def test_it_dies_with_its_parent() -> None:
             parent.kill()
             with suppress(NameError, psutil.NoSuchProcess):
                 server.kill()
-    for path in Path(directory).glob("*"):
-        path.unlink()
-    Path(directory).rmdir()
+    shutil.rmtree(directory)
 
 
 def test_a_server_that_cannot_start_says_why(server: RedisServer) -> None:
@@ -149,6 +148,58 @@ def test_a_program_that_is_no_server_is_an_error_and_leaves_nothing(
     with pytest.raises(RuntimeError, match="did not start"), RedisServer(Durability.VOLATILE):
         pass
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_paused_server_keeps_its_connections_and_answers_later(server: RedisServer) -> None:
+    client = redis.Redis.from_url(server.url, retry=None, socket_timeout=0.1)
+    with client, client.client() as connection:
+        connection.ping()
+        server.pause()
+        assert server.runs
+        with pytest.raises(redis.TimeoutError):
+            connection.ping()
+        server.resume()
+        assert connected(server).ping()
+
+
+def test_a_paused_server_can_be_stopped() -> None:
+    with RedisServer(Durability.VOLATILE) as server:
+        process = psutil.Process(server.pid)
+        server.pause()
+    assert not process.is_running()
+    assert not server.runs
+
+
+def test_settings_can_be_replaced() -> None:
+    with RedisServer(Durability.POWER_LOSS, settings={"appendfsync": "no"}) as server, connected(server) as client:
+        assert client.config_get("append*")["appendonly"] == "yes"
+        assert client.config_get("appendfsync") == {"appendfsync": "no"}
+
+
+@pytest.mark.skipif(sync_watch.missing() is not None, reason=str(sync_watch.missing()))
+def test_only_a_watched_server_pays_for_it() -> None:
+    for watched in (False, True):
+        with RedisServer(Durability.POWER_LOSS, watched=watched) as server, connected(server) as client:
+            status = Path(f"/proc/{server.pid}/status").read_text()
+            assert f"Seccomp:\t{2 if watched else 0}" in status
+            client.set("key", "value")
+            assert (server.watch is not None) == watched
+            if server.watch is not None:
+                assert server.watch.syncs()[0] >= 1
+
+
+@pytest.mark.skipif(sync_watch.missing() is not None, reason=str(sync_watch.missing()))
+def test_a_watched_server_leaves_nothing_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with RedisServer(Durability.PROCESS_CRASH, watched=True) as server:
+        server.lose_power()
+        assert not server.runs
+        server.start()
+        started = {process.pid for process in psutil.Process().children(recursive=True)} - before
+        assert len(started) == 2
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_is_not_reached_by_ctrl_c(server: RedisServer) -> None:

@@ -114,6 +114,7 @@ def test_an_outage_is_measured_from_the_fault_to_the_next_acknowledgement() -> N
         unavailable_s=pytest.approx(0.306),  # type: ignore[arg-type]
         detection_s=pytest.approx(0.006),  # type: ignore[arg-type]
         recovery_s=pytest.approx(0.306),  # type: ignore[arg-type]
+        served_again=True,
     )
 
 
