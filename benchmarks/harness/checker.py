@@ -107,19 +107,15 @@ class _Check:
         else:
             self._is_effect = attempts.differs
 
-        self._acknowledged = answers.where(~answers.is_read)
-        self._survives, self._untold = survivors(self._acknowledged, self._state)
-        counts = self._with_receipts(answers)
-        survives = np.ones(len(answers), dtype=np.bool_)
-        survives[~answers.is_read] = self._survives
+        survives, untold = survivors(answers, self._state)
+        changes = ~answers.is_read
+        self._acknowledged = answers.where(changes)
+        self._survives, self._untold = survives[changes], untold[changes]
+        counts = ~self._without_receipts[answers.account]
         self._replay_survives = survives[counts]
         self._replay = Replay(answers.where(counts), self._replay_survives, self._unknown, opening, self._state)
         self._find = Findings(history, attempts, names, opening, self._state, self._replay)
         self._found: list[tuple[int, Iterable[Violation]]] = []
-
-    def _with_receipts(self, legs: Legs) -> Bools:
-        counts: Bools = ~self._without_receipts[legs.account]
-        return counts
 
     def verdict(self, *, across_accounts: bool) -> Verdict:
         """All that can be said."""
@@ -184,8 +180,9 @@ class _Check:
         return len(rows)
 
     def _effects(self, granted: Bools) -> tuple[int, Bools, Int64s]:
-        """How many changes are one effect too many; which unknown legs may be an operation's only effect, and how many
-        of these each account has.
+        """How many changes are one effect too many.
+
+        And which unknown legs may be an operation's only effect, with how many of these each account has.
         """
         history, attempts, unknown = self._history, self._attempts, self._unknown
         surviving = np.bincount(self._acknowledged.account[self._survives], minlength=self._size)

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.harness import fault_load, faults, journal
+from benchmarks.harness import fault_load, faults, journal, scratch
 from benchmarks.harness.banks import collect_garbage, open_accounts, open_patiently
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.checker import Verdict, check
@@ -111,7 +110,7 @@ def run(cell: Cell, environment: Environment, schedule: Schedule, seed: int) -> 
         context = stack.enter_context(
             action.prepared(environment.context(cell.claims, cell.variant, bank, schedule.timeout_s))
         )
-        directory = stack.enter_context(TemporaryDirectory(prefix="dask-state-bench-journals-"))
+        directory = str(stack.enter_context(scratch.directory("journals")))
         offered = FaultLoad(
             workload=cell.mix,
             clients=cell.clients,

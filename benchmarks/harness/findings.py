@@ -202,7 +202,8 @@ class Findings:
                     self._receipt(each, account) if self._history.fate[each] == OK else "an unknown fate"
                     for each in rows
                 ]
-                said = f"{self._call(row)} was sent {len(rows)} times, with {', '.join(told)}, and had more than one effect"
+                said = f"{self._call(row)} was sent {len(rows)} times, with {', '.join(told)}"
+                said += ", and had more than one effect"
                 yield self._violation(Kind.DUPLICATED, account, said, rows)
 
         return count, each()
@@ -379,7 +380,7 @@ class Findings:
         if other is not None:
             there = self._names[int(replay.answers.account[other])]
             first = int(replay.answers.row[other])
-            said = f"{self._call(row)} was answered with {receipt}, which is the receipt of {self._call(first)} on {there}"
+            said = f"{self._call(row)} was answered with {receipt}, the receipt of {self._call(first)} on {there}"
             return self._violation(Kind.FOREIGN_REPLY, account, said, [first, row])
         if replay.before_opening[index]:
             said = f"{self._call(row)} was answered with {receipt}, and the account was opened with seq 1"
@@ -387,15 +388,19 @@ class Findings:
             return self._violation(kind, account, said, [row])
         if replay.begins[index]:
             said = f"{self._call(row)} was answered with {receipt}, and the account was opened with {self._opening}"
-            return self._violation(Kind.WRONG_BALANCE, account, said, [row])
+            overdraws = self._opening + line.change[index] < 0
+            return self._violation(Kind.OVERDRAFT if overdraws else Kind.WRONG_BALANCE, account, said, [row])
         before = int(line.row[index - 1])
-        said = f"{self._call(row)} was answered with {receipt}, and {self._call(before)} with {self._receipt(before, account, int(line.seq[index - 1]))}"
-        overwrote = not line.is_read[index] and not line.is_read[index - 1] and line.change[index - 1] == -replay.jump[index]
+        receipt_before = self._receipt(before, account, int(line.seq[index - 1]))
+        said = f"{self._call(row)} was answered with {receipt}, and {self._call(before)} with {receipt_before}"
+        are_changes = not (line.is_read[index] or line.is_read[index - 1])
+        overwrote = are_changes and line.change[index - 1] == -replay.jump[index]
         if overwrote:
             return self._violation(Kind.LOST_UPDATE, account, f"{said}: both were made from one balance", [before, row])
-        return self._violation(
-            Kind.WRONG_BALANCE, account, f"{said}: {int(replay.jump[index]):+d} is not accounted for", [before, row]
-        )
+        if line.balance[index - 1] + line.change[index] < 0:
+            return self._violation(Kind.OVERDRAFT, account, f"{said}: that could not pay for it", [before, row])
+        said += f": {int(replay.jump[index]):+d} is not accounted for"
+        return self._violation(Kind.WRONG_BALANCE, account, said, [before, row])
 
     def _same_receipt_elsewhere(self, leg: int) -> int | None:
         """An answer on another account with the same receipt."""
@@ -424,10 +429,9 @@ class Findings:
     def _out_of_order(self, index: int, other: int) -> Violation:
         line, history = self._replay.line, self._history
         account, row, before = int(line.account[index]), int(line.row[index]), int(line.row[other])
-        receipts = (self._receipt(before, account, int(line.seq[other])), self._receipt(row, account, int(line.seq[index])))
         said = (
-            f"{self._call(before)} had been answered with {receipts[0]} before {self._call(row)} began, which was "
-            f"answered with {receipts[1]}"
+            f"{self._call(before)} had been answered with {self._receipt(before, account, int(line.seq[other]))} before "
+            f"{self._call(row)} began, which was answered with {self._receipt(row, account, int(line.seq[index]))}"
         )
         if line.epoch[index] < line.epoch[other]:
             return self._violation(Kind.ZOMBIE_OWNER, account, said, [before, row])
@@ -514,7 +518,7 @@ class Findings:
 
     def _gap(self, index: int) -> Violation:
         gaps, line = self._replay.gaps, self._replay.line
-        account, at, missing, jump = (int(each[index]) for each in (gaps.account, gaps.at, gaps.missing, gaps.jump))
+        account, at, missing, jump = (int(column[index]) for column in (gaps.account, gaps.at, gaps.missing, gaps.jump))
         here = np.flatnonzero(line.account == account)
         earlier = here[here < at] if at >= 0 else here
         since_ns = int(line.begun_ns[earlier].max()) if len(earlier) else np.iinfo(np.int64).min

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cloudpickle
 import numpy as np
@@ -59,11 +59,12 @@ class Journal:
         self.lives_before = len(earlier)
         """How often this client was begun before."""
         self._attempts_before: dict[int, int] = {}
-        for file in earlier:
-            for number in _begun_rows(file)["number"].tolist():
+        for path in earlier:
+            for number in _begun_rows(path)["number"].tolist():
                 self._attempts_before[number] = self._attempts_before.get(number, 0) + 1
-        path = Path(directory, f"{client:05d}-{self.lives_before:03d}-{os.getpid()}{_SUFFIX}")
-        self._rows = np.memmap(path, mode="w+", dtype=_ROW, shape=(capacity,))
+        with _new_file(directory, client, self.lives_before) as file:
+            file.truncate(capacity * _ROW.itemsize)
+            self._rows = np.memmap(file, mode="r+", dtype=_ROW, shape=(capacity,))
         self._size = 0
 
     @property
@@ -111,6 +112,15 @@ class Journal:
     def _set(self, row: int, columns: Sequence[str], values: Sequence[int]) -> None:
         for column, value in zip(columns, values, strict=True):
             self._rows[column][row] = value
+
+
+def _new_file(directory: str, client: int, life: int) -> BinaryIO:
+    """A file of this life's own: Dask may begin a task again while its first life goes on, even in one process."""
+    while True:  # ends: there are only so many lives
+        try:
+            return Path(directory, f"{client:05d}-{life:03d}-{os.getpid()}{_SUFFIX}").open("xb+")
+        except FileExistsError:
+            life += 1
 
 
 def read(directory: str) -> History:

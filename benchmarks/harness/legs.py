@@ -131,7 +131,7 @@ def count_until(account: Int64s, at_ns: Int64s, asked_account: Int64s, asked_ns:
     counted = np.cumsum(~asks[order])
     accounts, asks = accounts[order], asks[order]
     begins = ~repeats(accounts)
-    before = (counted - ~asks)[begins][np.cumsum(begins) - 1]
+    before: Int64s = (counted - ~asks)[begins][np.cumsum(begins) - 1]
     result = np.empty(len(order), dtype=np.int64)
     result[order] = counted - before
     return result[len(account) :]

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from benchmarks.harness.history import NEVER_NS, Bools, Int64s
-from benchmarks.harness.legs import Final, Legs, count_until, kinds, places, repeats, running_maximum
+from benchmarks.harness.legs import Final, Legs, among, count_until, kinds, places, repeats, running_maximum
+from benchmarks.harness.survivors import superseded_by_owners
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Replay:
         self.answers = answers
         self._unknown, self._opening, self._final = unknown, opening, final
         owner = self._owners()
-        self.superseded = self._superseded(owner)
+        self.superseded = superseded_by_owners(answers, np.ones(len(answers), dtype=np.bool_))
         """Legs of an owner after which a later one went on from an earlier state, or from that of a third."""
         self.after_takeover = self._after_takeover(owner)
         """For each leg, another that a later owner had answered before it began; -1 for none."""
@@ -54,8 +55,10 @@ class Replay:
         self.losers = chosen[loses]
         """Changes whose seq another change has, which `winners` are: indices of `answers`."""
         self.winners = chosen[winner[loses]]
-        self.line = line = legs.where(~loses) if loses.any() else legs
-        """The others, in their order."""
+        if loses.any():
+            legs = legs.where(~(loses | _shows(legs, loses)))
+        self.line = line = legs
+        """The others, in their order, without reads of what the losers left."""
 
         self.begins = ~repeats(line.account)
         """The first of each account."""
@@ -75,16 +78,8 @@ class Replay:
         epoch = self.answers.epoch
         if not len(epoch) or epoch.min() == epoch.max():
             return np.zeros(len(epoch), dtype=np.int64)
-        return np.unique(epoch, return_inverse=True)[1]
-
-    def _superseded(self, owner: Int64s) -> Bools:
-        legs = self.answers
-        superseded = np.zeros(len(legs), dtype=np.bool_)
-        if owner.any():
-            # Who reads the state that an earlier owner left, reads it later.
-            order = np.lexsort((np.where(legs.is_read, owner, -owner), places(legs)))
-            superseded[order] = owner[order] != running_maximum(owner[order], legs.account[order])
-        return superseded
+        owner: Int64s = np.unique(epoch, return_inverse=True)[1]
+        return owner
 
     def _after_takeover(self, owner: Int64s) -> Int64s:
         legs = self.answers
@@ -106,8 +101,9 @@ class Replay:
         return after
 
     def _out_of_order(self) -> tuple[Int64s, Int64s]:
-        """For each leg, one that comes later in the line and was complete before it began, or -1; and that one of it
-        and those behind it which was complete first.
+        """For each leg, one that comes later in the line and was complete before it began, or -1.
+
+        And that one of it and those behind it which was complete first.
         """
         line = self.line
         size = len(line)
@@ -186,6 +182,18 @@ class Replay:
         return broken
 
 
+def _shows(legs: Legs, changes: Bools) -> Bools:
+    """Reads of the state that one of these changes left, and no other change."""
+
+    def states(rows: Bools) -> tuple[Int64s, ...]:
+        return legs.account[rows], legs.seq[rows], legs.balance[rows]
+
+    shows = legs.is_read.copy()
+    shows[legs.is_read] = among(states(legs.is_read), states(changes))
+    shows[shows] = ~among(states(shows), states(~legs.is_read & ~changes))
+    return shows
+
+
 def _shifted(column: Int64s) -> Int64s:
     return np.concatenate([column[:1], column[:-1]])
 
@@ -241,9 +249,7 @@ def _adds_up(account: Int64s, count: Int64s, total: Int64s, unknown: Legs) -> Bo
     return fits
 
 
-def sums(
-    unknowns: Int64s, unknown: Legs, account: Int64s, count: Int64s, total: Int64s
-) -> tuple[Bools, Bools]:
+def sums(unknowns: Int64s, unknown: Legs, account: Int64s, count: Int64s, total: Int64s) -> tuple[Bools, Bools]:
     """Whether `count` of an account's unknown changes may add up to `total`, and whether they can to nothing else."""
     order = np.lexsort((unknown.change, unknown.account))
     of, change = unknown.account[order], unknown.change[order]

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.harness.attempts import Attempts
 from benchmarks.harness.history import DEPOSIT, REASONS, TRANSFER, WITHDRAW, Bools, History, Int64s
-from benchmarks.harness.legs import Final, kinds, range_minimum, repeats, running_maximum
+from benchmarks.harness.legs import Final, range_minimum, repeats, running_maximum
 from benchmarks.harness.receipts import Replay
 from strategies.interface import DEDUP_WINDOW, MAX_MONEY
 
@@ -45,10 +45,11 @@ def wrong_rejections(
             bound = amount[chosen] if sign > 0 else amount[chosen] - MAX_MONEY
             disproved[chosen] = (worst != _UNTOLD) & (worst >= bound)
 
+    never_too_much = (function == WITHDRAW) | ((function == TRANSFER) & (source == target))
     both_there = final.is_there[source] & ((function != TRANSFER) | final.is_there[target])
     baseless = (
         (is_reason("InsufficientFunds") & ~takes)
-        | (is_reason("InvalidAmount") & in_range & ((function == WITHDRAW) | ((function == TRANSFER) & (source == target))))
+        | (is_reason("InvalidAmount") & in_range & never_too_much)
         | (is_reason("UnknownAccount") & both_there)
         | is_reason("AccountExists")
         | is_reason("InvalidAccount")
@@ -80,8 +81,9 @@ def _worst(
     account: Int64s,
     sign: int,
 ) -> Int64s:
-    """The least of `sign` × the balances that the account can have had while each row ran; `_UNTOLD` if some is not
-    known.
+    """The least of `sign` × the balances that the account can have had while each row ran.
+
+    `_UNTOLD` if one of them is not known.
     """
     line = replay.line
     every = np.arange(len(final.seq))
@@ -94,9 +96,9 @@ def _worst(
 
     begun_ns, done_ns = attempts.begun_ns[rows], history.done_ns[rows]
     lowest = _highest_before(line.account, line.done_ns, line.seq, account, begun_ns, 1)
-    upper = line.seq - ~line.is_read
     highest = final.seq[account]
-    highest = np.minimum(highest, -_highest_before(line.account, -line.begun_ns, -upper, account, -done_ns, -highest.max()))
+    later = _highest_before(line.account, -line.begun_ns, ~line.is_read - line.seq, account, -done_ns, -highest.max())
+    highest = np.minimum(highest, -later)
     begin = np.searchsorted(keys, (account << 33) + lowest)
     end = np.searchsorted(keys, (account << 33) + highest, side="right")
     worst = np.full(len(rows), _UNTOLD)

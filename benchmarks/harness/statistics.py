@@ -152,7 +152,8 @@ def outage(history: History, fault_ns: int) -> Outage:
         return Outage(0.0, None, None, served_again=True)
     end_ns = int(returned.done_ns.max())
     failed = returned.where((returned.fate != OK) & (returned.done_ns >= fault_ns))
-    asked = np.unique(returned.account[returned.done_ns >= fault_ns])
+    # What was acknowledged after the blow and sent before it may be its caller's last: a kill takes a moment.
+    asked = np.unique(np.concatenate([returned.account[returned.sent_ns >= fault_ns], failed.account]))
     acknowledged = returned.where(returned.fate == OK)
     gaps_ns, back_ns = [0], []
     for account in asked:

@@ -8,36 +8,48 @@ from benchmarks.harness.history import Bools, Int64s
 from benchmarks.harness.legs import Final, Legs, among, places, repeats, running_maximum
 
 
-def survivors(acknowledged: Legs, state: Final) -> tuple[Bools, Bools]:
+def survivors(answers: Legs, state: Final) -> tuple[Bools, Bools]:
     """Which acknowledged changes are in the final state, and of which ones that is not told for certain.
 
-    A later owner's first change of an account shows from where it went on: what an earlier owner acknowledged from
-    that seq on is gone, unless the later one's changes go on from it. Of several under one seq of one owner, all but
-    one were overwritten.
+    What a later owner answered first shows from where it went on: what an earlier owner acknowledged behind that is
+    gone, unless the later one's changes go on from it. Of several under one seq of one owner, all but one were
+    overwritten. Reads survive.
     """
-    account, seq, epoch = acknowledged.account, acknowledged.seq, acknowledged.epoch
-    survives: Bools = (seq <= state.seq[account]) & (epoch <= state.epoch[account])
-    rows = np.flatnonzero(survives)
-    owner = np.unique(epoch[rows], return_inverse=True)[1]
-    order = np.lexsort((-owner, places(acknowledged)[rows]))
-    rows, owner = rows[order], owner[order]
-    kept = owner == running_maximum(owner, account[rows])
-    superseded = rows[~kept]
-    rows = rows[kept]
+    account, seq, epoch = answers.account, answers.seq, answers.epoch
+    counts = (seq <= state.seq[account]) & (epoch <= state.epoch[account])
+    survives: Bools = counts | answers.is_read
+    superseded = np.flatnonzero(superseded_by_owners(answers, counts) & ~answers.is_read)
+    survives[superseded] = False
+    changes = np.flatnonzero(survives & ~answers.is_read)
     if len(superseded):
-        survives[superseded] = False
-        survives[superseded] = _gone_on_from(acknowledged, superseded, rows, state)
+        survives[superseded] = _gone_on_from(answers, superseded, changes, state)
 
     untold = np.zeros_like(survives)
-    again = repeats(account[rows], seq[rows])
+    changes = changes[np.argsort(places(answers)[changes], kind="stable")]
+    again = repeats(account[changes], seq[changes])
     if again.any():
-        _overwrite(acknowledged, rows[np.append(again[1:], False) | again], state, survives, untold)
+        _overwrite(answers, changes[np.append(again[1:], False) | again], state, survives, untold)
     return survives, untold
 
 
-def _gone_on_from(acknowledged: Legs, superseded: Int64s, kept: Int64s, state: Final) -> Bools:
+def superseded_by_owners(answers: Legs, counts: Bools) -> Bools:
+    """Of those that count, answers of an owner behind one of a later owner, which has an earlier seq or the same."""
+    superseded = np.zeros(len(answers), dtype=np.bool_)
+    epoch = answers.epoch
+    if not len(epoch) or epoch.min() == epoch.max():
+        return superseded
+    rows = np.flatnonzero(counts)
+    owner = np.unique(epoch[rows], return_inverse=True)[1]
+    # Who reads the state that an earlier owner left, reads it later.
+    order = np.lexsort((np.where(answers.is_read[rows], owner, -owner), places(answers)[rows]))
+    rows, owner = rows[order], owner[order]
+    superseded[rows] = owner != running_maximum(owner, answers.account[rows])
+    return superseded
+
+
+def _gone_on_from(answers: Legs, superseded: Int64s, kept: Int64s, state: Final) -> Bools:
     """Which of an earlier owner's changes a later owner, or the final state, has below its own."""
-    legs, later = acknowledged.where(superseded), acknowledged.where(kept)
+    legs, later = answers.where(superseded), answers.where(kept)
     is_free = ~among((legs.account, legs.seq), (later.account, later.seq))
     every = np.arange(len(state.seq))
     below = ((every, state.seq, state.balance), (later.account, later.seq - 1, later.balance - later.change))
@@ -62,15 +74,17 @@ def _gone_on_from(acknowledged: Legs, superseded: Int64s, kept: Int64s, state: F
     return found
 
 
-def _overwrite(acknowledged: Legs, rivals: Int64s, state: Final, survives: Bools, untold: Bools) -> None:
+def _overwrite(answers: Legs, rivals: Int64s, state: Final, survives: Bools, untold: Bools) -> None:
     """Let one of the rivals, in order, for each place survive.
 
     That one which the final receipt shows or the next change goes on from. Where it is not told so,
     the one by which the fewest transfers are torn.
     """
-    legs = acknowledged.where(rivals)
+    acknowledged = np.flatnonzero(~answers.is_read)
+    legs = answers.where(rivals)
     every = np.arange(len(state.seq))
-    gone_on_from = (acknowledged.account, acknowledged.seq - 1, acknowledged.balance - acknowledged.change)
+    below = answers.balance - answers.change
+    gone_on_from = (answers.account[acknowledged], answers.seq[acknowledged] - 1, below[acknowledged])
     known = [np.concatenate(pair) for pair in zip((every, state.seq, state.balance), gone_on_from, strict=True)]
     shown = among((legs.account, legs.seq, legs.balance), known)
     place = np.cumsum(~repeats(legs.account, legs.seq))
@@ -81,7 +95,7 @@ def _overwrite(acknowledged: Legs, rivals: Int64s, state: Final, survives: Bools
 
     legs = legs.where(~told)
     both_untold = np.bincount(legs.row)[legs.row] == 2
-    other_is_gone = np.isin(legs.row, acknowledged.row[~survives & ~untold])
+    other_is_gone = np.isin(legs.row, answers.row[~survives & ~untold])
     torn_if_kept = legs.is_transfer & other_is_gone
     torn_if_overwritten = legs.is_transfer & ~other_is_gone & ~both_untold
     doubt = torn_if_kept.astype(np.int8) - torn_if_overwritten

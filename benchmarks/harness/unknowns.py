@@ -147,9 +147,7 @@ def surplus(unknown: Legs, operation: Int64s, wanted: Bools, used: Int64s, gaps:
             each.wanted += bool(wanted[leg])
         here = slice(int(of_gaps[account]), int(of_gaps[account + 1]))
         open_gaps = list(
-            zip(
-                gaps.missing[here].tolist(), gaps.jump[here].tolist(), gaps.until_ns[here].tolist(), strict=True
-            )
+            zip(gaps.missing[here].tolist(), gaps.jump[here].tolist(), gaps.until_ns[here].tolist(), strict=True)
         )
         steps -= _decode(list(resent.values()), open_gaps, steps)
         left = int(used[account]) - sum(each.taken for each in resent.values())

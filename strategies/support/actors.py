@@ -55,12 +55,14 @@ SURVIVES = (
         Fault.WORKER_PAUSE_BRIEF,
         Fault.DRIVER_KILL,
         Fault.RETIRE_WORKERS,
+        Fault.CLIENT_RETRY,
         Fault.POISON_ARGUMENT,
         Fault.POISON_RESULT,
         Fault.METHOD_HANG,
     }
 )
-"""Whatever leaves the worker's process and the actor's key alone. Dask refuses to retire a worker with actors."""
+"""Whatever leaves the worker's process alone. Dask refuses to retire a worker with actors; a retry of an actor's future
+leaves the actor where it was, and may make a blank one elsewhere that no handle on the old one knows of."""
 
 NEEDS = frozenset({Resource.DASK})
 CALLERS = frozenset({Caller.DRIVER, Caller.TASK})
@@ -157,7 +159,7 @@ class ActorBank:
         except (NotSent, NoCluster) as error:
             raise Unavailable(f"{function} was not sent: {error}; send it again") from error
         except NotAnswered as error:
-            self._note_if_gone(actor)
+            self._note_if_gone(actor, deadline)
             if changes:
                 raise Indeterminate(
                     f"{function} was sent and not answered: {error}; send it again with its op id"
@@ -174,6 +176,9 @@ class ActorBank:
         except AccountError:
             raise
         except Exception as error:
+            if str(error) == repr(KeyError(actor.key)):  # the scheduler passes a worker's error on as text
+                actor.gone = True
+                raise _state_lost(actor) from error
             raise _unmapped(function, error, changes=changes) from error
         if answer["status"] == "OK":
             return answer["result"]
@@ -208,9 +213,11 @@ class ActorBank:
             actor.gone = self._address_of(actor.key, deadline) != actor.address
         return actor.gone
 
-    def _note_if_gone(self, actor: ActorRef) -> None:
-        with suppress(NotSent):  # nobody to ask: not known to be gone
-            actor.gone = self._address_of(actor.key, time.monotonic() + _FIRST_CONNECT_S) != actor.address
+    def _note_if_gone(self, actor: ActorRef, deadline: float) -> None:
+        with suppress(NotSent):  # nobody to ask, or no time left: not known to be gone
+            actor.gone = (
+                self._address_of(actor.key, min(deadline, time.monotonic() + _FIRST_CONNECT_S)) != actor.address
+            )
 
     def _address_of(self, key: str, deadline: float) -> str | None:
         assert self._cluster is not None

@@ -69,6 +69,8 @@ class Owner(Ledger, Accounts):
         self.caller = (0, 0, 0)
         """Client, number and attempt of the call that is served."""
         self.is_lost = False
+        self.takes = 0
+        """How long the answer is held back that is given now."""
 
     @classmethod
     def open(cls, context: Context) -> Self:
@@ -270,7 +272,9 @@ class _Simulation:
         """A life of a caller, which does all its operations."""
         chance, setting = self._chance, self._setting
         dies = lives < setting.deaths and client % 2 == 0
-        self._next(_Caller(client, lives, next(self._processes), chance.randrange(setting.operations) if dies else -1), 0)
+        self._next(
+            _Caller(client, lives, next(self._processes), chance.randrange(setting.operations) if dies else -1), 0
+        )
 
     def _next(self, caller: _Caller, number: int) -> None:
         if number < self._setting.operations:
@@ -344,6 +348,7 @@ class _Simulation:
         owner.caller = (row.client, row.number, row.attempt)
         accounts = tuple(self._names[each] for each in (row.account, row.target) if each >= 0)
         op_id = (f"client-{row.client}", row.number) if row.keyed and row.function != BALANCE else None
+        owner.takes = 0
         answer: Any
         try:
             answer = owner.serve(row.function, accounts, row.amount, op_id)
@@ -354,7 +359,7 @@ class _Simulation:
             self._later(chance.randint(1, 2 * DEADLINE), lambda: self._arrive(row, copies=copies - 1))
         if copies and chance.random() >= setting.reply_lost:
             serving = self._serving
-            self._later(chance.randint(1, 20), lambda: self._reply(row, answer, serving))
+            self._later(owner.takes + chance.randint(1, 20), lambda: self._reply(row, answer, serving))
 
     def _reply(self, row: Row, answer: Any, serving: int) -> None:
         if serving != self._serving:

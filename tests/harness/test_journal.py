@@ -12,7 +12,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness import journal
@@ -224,6 +224,7 @@ def test_transfers_and_reads_are_written_down_too(tmp_path: Path) -> None:
     ]
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**31 - 1), st.integers(0, 2**62)), max_size=20))
 def test_every_row_comes_back(tmp_path_factory: pytest.TempPathFactory, rows: Sequence[tuple[int, int, int]]) -> None:
     directory = str(tmp_path_factory.mktemp("journals"))
