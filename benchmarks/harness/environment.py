@@ -289,6 +289,20 @@ class Environment:
             cluster = self.cluster
             cluster.sync(cluster.scale_down, names, callback_timeout=_SCALE_S)
 
+    def renew_client(self) -> None:
+        """Connect anew if the client no longer reaches the harness's own scheduler, which lives in this process.
+
+        On a machine with far too little time for everything a client was seen to answer nothing any more for good.
+        """
+        if self._client is None or self._cluster is None:
+            return
+        try:
+            self._client.sync(self._client.scheduler.identity, callback_timeout=_CONNECT_S)
+        except Exception:
+            from distributed import Client
+
+            self._client = self._stack.enter_context(Client(self._cluster))
+
     def drop_actors(self) -> None:
         """Let go of every actor that strategies published, so that trials do not pile up on the workers."""
         if self._client is not None and self.owns_cluster:
