@@ -63,6 +63,7 @@ class Environment:
         self._servers: dict[Durability, RedisServer] = {}
         self._drivers: list[DriverProcess] = []
         self._own_scheduler: SubprocessCluster | None = None
+        self._cluster_stack = ExitStack()
         self._users_durability: Durability | None = None
 
     def __enter__(self) -> Self:
@@ -289,19 +290,19 @@ class Environment:
             cluster = self.cluster
             cluster.sync(cluster.scale_down, names, callback_timeout=_SCALE_S)
 
-    def renew_client(self) -> None:
-        """Connect anew if the client no longer reaches the harness's own scheduler, which lives in this process.
+    def discard_broken_cluster(self) -> None:
+        """Let the harness's own cluster go if it no longer runs tasks; the next trial raises another.
 
-        On a machine with far too little time for everything a client was seen to answer nothing any more for good.
+        On a machine with far too little time for everything, a client was seen to lose its scheduler for good.
         """
         if self._client is None or self._cluster is None:
             return
+        client = self._client
         try:
-            self._client.sync(self._client.scheduler.identity, callback_timeout=_CONNECT_S)
+            in_time(_WORKERS_BACK_S, lambda: client.submit(int, pure=False).result(timeout=_CONNECT_S))
         except Exception:
-            from distributed import Client
-
-            self._client = self._stack.enter_context(Client(self._cluster))
+            self._client, self._cluster = None, None
+            self._cluster_stack.close()
 
     def drop_actors(self) -> None:
         """Let go of every actor that strategies published, so that trials do not pile up on the workers."""
@@ -318,9 +319,10 @@ class Environment:
     def _raise_cluster(self) -> None:
         from distributed import Client, LocalCluster
 
-        directory = self._stack.enter_context(scratch.directory("dask"))
+        self._cluster_stack = stack = self._stack.enter_context(ExitStack())
+        directory = stack.enter_context(scratch.directory("dask"))
         with _interrupts_blocked():
-            self._cluster = self._stack.enter_context(
+            self._cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=self._workers,
                     threads_per_worker=THREADS_PER_WORKER,
@@ -330,8 +332,8 @@ class Environment:
                     silence_logs=logging.CRITICAL + 1,  # it calls a value that cannot be serialised critical
                 )
             )
-        self._client = self._stack.enter_context(Client(self._cluster))
-        self._stack.enter_context(_abandoned_calls_unlogged())
+        self._client = stack.enter_context(Client(self._cluster))
+        stack.enter_context(_abandoned_calls_unlogged())
 
     def redacted(self, text: str) -> str:
         """The text without the secrets that the harness was given."""

@@ -86,7 +86,7 @@ def measure(
     except Exception as error:
         with suppress(TimeoutError):  # what failed may have cost the cluster a worker, which the next trial needs
             environment.await_workers()
-            environment.renew_client()
+        environment.discard_broken_cluster()
         return _unmeasured(
             cell, Decision(Status.FAILED, environment.redacted(f"{type(error).__name__}: {error}")), repeat, seed
         )
