@@ -10,6 +10,10 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 COMMITS ?= HEAD^!
 MACHINE ?=
 
+# Trials of each cell of `make failures`, and the runs that `make failure-table` publishes.
+REPEATS ?=
+RUNS ?=
+
 # asv looks for pythonX.Y on PATH first; pip inside asv's environments is to take the pinned versions.
 ASV = PATH="$(CURDIR)/$(BIN):$$PATH" PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m asv
 
@@ -31,6 +35,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 .PHONY: bench
 bench: install ## measure every cell briefly and write a report under results/runs
 	$(BIN)/python -m benchmarks run --quick
+
+.PHONY: failures
+failures: install ## break every strategy in every way that reaches it: many hours; REPEATS=1 for a look
+	$(BIN)/python -m benchmarks failures $(if $(REPEATS),--repeats $(REPEATS))
+
+.PHONY: failure-table
+failure-table: install ## publish the failure table of RUNS='results/runs/A ...' under results/ and in README.md
+	$(BIN)/python -m benchmarks.harness.failure_tables $(RUNS)
+	$(BIN)/python -m benchmarks.harness.readme
 
 .PHONY: test
 test: install ## run the tests and the notebooks
@@ -78,7 +91,7 @@ $(if $(NOTEBOOKS),$(BIN)/python -m pytest --nbmake notebooks,@echo 'There are no
 endef
 
 .PHONY: readme
-readme: install ## write the generated parts of README.md again
+readme: install ## write the generated parts of README.md and docs again
 	$(BIN)/python -m benchmarks.harness.readme
 
 .PHONY: constraints

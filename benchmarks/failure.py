@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.harness import asv_cells
+from benchmarks.harness.failure_figures import never_recovered, recovered_s
 from benchmarks.harness.intervals import median
-from benchmarks.harness.measure import QUICK
 
 
 class Failure(asv_cells.Faults):
@@ -15,36 +15,35 @@ class Failure(asv_cells.Faults):
         return self._median("acknowledged_lost")
 
     track_acknowledged_lost.unit = "deposits"  # type: ignore[attr-defined]
-    track_acknowledged_lost.version = "2"  # type: ignore[attr-defined]
+    track_acknowledged_lost.version = "3"  # type: ignore[attr-defined]
 
     def track_duplicated(self, cache: asv_cells.Cache, strategy: str, fault: str) -> float:
         """Deposits that were there afterwards and nobody had asked for."""
         return self._median("duplicated")
 
     track_duplicated.unit = "deposits"  # type: ignore[attr-defined]
-    track_duplicated.version = "2"  # type: ignore[attr-defined]
+    track_duplicated.version = "3"  # type: ignore[attr-defined]
 
     def track_unavailable_s(self, cache: asv_cells.Cache, strategy: str, fault: str) -> float:
         """Longest time for which some account was not served, at most until the end of the load."""
         return self._median("unavailable_s")
 
     track_unavailable_s.unit = "s"  # type: ignore[attr-defined]
-    track_unavailable_s.version = "2"  # type: ignore[attr-defined]
+    track_unavailable_s.version = "3"  # type: ignore[attr-defined]
 
     def track_recovery_s(self, cache: asv_cells.Cache, strategy: str, fault: str) -> float:
-        """Until all accounts were served again; the rest of the load where that never came."""
-        longest_s = QUICK.fault.tail_s
-        return median([longest_s if trial.recovery_s is None else trial.recovery_s for trial in self.trials]).value
+        """Until all accounts were served again; the rest of the load where that never came, 0 where nobody asked."""
+        return median([recovered_s(trial) or 0.0 for trial in self.trials]).value
 
     track_recovery_s.unit = "s"  # type: ignore[attr-defined]
-    track_recovery_s.version = "2"  # type: ignore[attr-defined]
+    track_recovery_s.version = "3"  # type: ignore[attr-defined]
 
     def track_never_recovered(self, cache: asv_cells.Cache, strategy: str, fault: str) -> int:
         """Trials in which some account was not served again."""
-        return sum(trial.recovery_s is None for trial in self.trials)
+        return sum(map(never_recovered, self.trials))
 
     track_never_recovered.unit = "trials"  # type: ignore[attr-defined]
-    track_never_recovered.version = "2"  # type: ignore[attr-defined]
+    track_never_recovered.version = "3"  # type: ignore[attr-defined]
 
     def _median(self, figure: str) -> float:
         """Raises ValueError, which asv shows as a failure, where a trial could not be judged."""

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.harness.cells import Status
 from benchmarks.harness.intervals import CALLED_CONFIDENCE, Difference, Estimate, difference, ratio_unpaired
 from benchmarks.harness.records import Trial, read
-from benchmarks.harness.report import _markdown
+from benchmarks.harness.table_text import markdown
 
 
 class Verdict(StrEnum):
@@ -119,7 +119,7 @@ class Comparison:
         lines = [f"A: {self.run_a}, B: {self.run_b}", ""]
         if self.reasons:
             lines += ["Not comparable:", "", *(f"- {reason}" for reason in self.reasons), ""]
-        return "\n".join([*lines, *_markdown([header, *map(_entries, self.rows)])]) + "\n"
+        return "\n".join([*lines, *markdown([header, *map(_entries, self.rows)])]) + "\n"
 
     def _reasons(self, row: Row) -> list[str]:
         return [*self.reasons, *([row.reason] if row.reason else [])]

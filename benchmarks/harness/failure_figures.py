@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -26,15 +26,15 @@ FIGURES = (
     "goodput_after_per_s",
     "unknown_share",
 )
-"""Of which there are medians. `detection_s` is over the trials in which a caller was told at all; of `recovery_s`, one
-that never came counts as the load after the fault."""
+"""Of which there are medians, over the trials that have them: `detection_s` over those in which a caller was told at
+all. A recovery that never came counts as the load after the fault."""
 
 _DIGITS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaultFigures:
-    """One cell. Numbers of trials, unless their names say otherwise."""
+    """One cell."""
 
     strategy: str
     variant: str
@@ -48,21 +48,21 @@ class FaultFigures:
     """Why there are no figures, or why some trials failed: the first reason."""
     trials: int = 0
     """That ran to their end."""
-    failed: int = 0
-    judged: int = 0
+    trials_failed: int = 0
+    trials_judged: int = 0
     """Of `trials`, those after which the accounts could be read."""
-    distrusted: int = 0
-    survived: int = 0
+    trials_distrusted: int = 0
+    trials_survived: int = 0
     """Nothing was lost, torn, doubled or out of order, and whoever asked was served again."""
-    lost: int = 0
+    trials_lost: int = 0
     """Something acknowledged was."""
-    doubled: int = 0
-    torn: int = 0
-    noticed: int = 0
+    trials_doubled: int = 0
+    trials_torn: int = 0
+    trials_noticed: int = 0
     """Some caller was told."""
-    never_recovered: int = 0
+    trials_never_recovered: int = 0
     """Some account that was asked was not served again."""
-    not_asked: int = 0
+    trials_not_asked: int = 0
     """All callers had died with the fault, and none began again."""
     acknowledged_total: int = 0
     """Operations, as are the next three."""
@@ -89,20 +89,29 @@ class FaultFigures:
         return "better_than_claimed" if better and better == sum(self.verdicts.values()) else None
 
     def as_json(self) -> dict[str, Any]:
-        """Without what is nothing: a thousand cells are a file to be read in one piece."""
+        """Without what is nothing, and figures as short as can be: a thousand cells are one file.
+
+        A figure is its value, or a list of value, low and high where it has an interval, and then, where these are
+        fewer than the cell's, of the trials that have it.
+        """
         found = {name: value for name, value in asdict(self).items() if value not in (None, 0, {})}
         if self.figures:
-            found["figures"] = {
-                name: [_short(number) for number in (each.value, each.low, each.high)] + [each.trials]
-                for name, each in self.figures.items()
-            }
+            found["figures"] = {name: self._figure(each) for name, each in self.figures.items()}
         return found
+
+    def _figure(self, each: Estimate) -> Any:
+        value, low, high = map(_short, (each.value, each.low, each.high))
+        fewer = [each.trials] if each.trials != self.trials else []
+        return value if low == high and not fewer else [value, low, high, *fewer]
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> Self:
-        """What `as_json` gave."""
+        """What `as_json` gave. Keys that a later program added are left alone."""
         known = {each.name for each in fields(cls)}
-        figures = {name: Estimate(*values) for name, values in found.get("figures", {}).items()}
+        figures = {}
+        for name, each in found.get("figures", {}).items():
+            value, low, high, *fewer = each if isinstance(each, list) else (each, None, None)
+            figures[name] = Estimate(value, low, high, fewer[0] if fewer else found["trials"])
         return cls(**{name: value for name, value in found.items() if name in known} | {"figures": figures})
 
 
@@ -159,16 +168,16 @@ def _of_cell(trials: Sequence[Trial]) -> FaultFigures:
         status=str(status),
         reason=failed[0].reason if failed else None if ran else first.reason,
         trials=len(ran),
-        failed=len(failed),
-        judged=len(judged),
-        distrusted=sum(trial.trusted is False for trial in ran),
-        survived=sum(map(survived, judged)),
-        lost=sum(bool(trial.acknowledged_lost) for trial in judged),
-        doubled=sum(bool(trial.duplicated) for trial in judged),
-        torn=sum(bool(trial.torn) for trial in judged),
-        noticed=sum(trial.detection_s is not None for trial in ran),
-        never_recovered=sum(map(never_recovered, ran)),
-        not_asked=sum(map(not_asked, ran)),
+        trials_failed=len(failed),
+        trials_judged=len(judged),
+        trials_distrusted=sum(trial.trusted is False for trial in ran),
+        trials_survived=sum(map(survived, judged)),
+        trials_lost=sum(bool(trial.acknowledged_lost) for trial in judged),
+        trials_doubled=sum(bool(trial.duplicated) for trial in judged),
+        trials_torn=sum(bool(trial.torn) for trial in judged),
+        trials_noticed=sum(trial.detection_s is not None for trial in ran),
+        trials_never_recovered=sum(map(never_recovered, ran)),
+        trials_not_asked=sum(map(not_asked, ran)),
         acknowledged_total=sum(trial.acknowledged or 0 for trial in judged),
         acknowledged_lost_total=sum(trial.acknowledged_lost or 0 for trial in judged),
         acknowledged_lost_max=max((trial.acknowledged_lost or 0 for trial in judged), default=0),
@@ -180,26 +189,20 @@ def _of_cell(trials: Sequence[Trial]) -> FaultFigures:
     )
 
 
-def _counted(values: Any) -> dict[str, int]:
+def _counted(values: Iterable[str | None]) -> dict[str, int]:
     return dict(sorted(Counter(value for value in values if value is not None).items()))
 
 
 def _median(trials: Sequence[Trial], name: str) -> Estimate | None:
-    """None unless every trial has the figure: those that have it are not like those that lack it."""
-    read: Callable[[Trial], float | None] = _READERS.get(name, lambda trial: getattr(trial, name))
-    values = [read(trial) for trial in trials]
+    """Of the trials that have the figure: how many these are is part of it."""
+    values = [recovered_s(trial) if name == "recovery_s" else getattr(trial, name) for trial in trials]
     known = [float(value) for value in values if value is not None]
-    if not known or (len(known) < len(values) and name not in _OF_SOME):
+    if not known:
         return None
-    if min(known) == max(known):  # a bootstrap of it takes milliseconds, and there are ten thousand
+    if min(known) == max(known):  # a bootstrap takes milliseconds, and there are ten thousand to do
         only = None if len(known) == 1 else known[0]
         return Estimate(known[0], only, only, len(known))
     return median(known)
-
-
-_READERS: Mapping[str, Callable[[Trial], float | None]] = {"recovery_s": recovered_s}
-_OF_SOME = ("detection_s", "recovery_s")
-"""Figures of the trials in which somebody was told, or asked at all; how many these are is counted."""
 
 
 def _short(number: float | None) -> float | int | None:

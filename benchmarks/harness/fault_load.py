@@ -26,6 +26,7 @@ _LEAD_S = 0.25
 """How long all callers wait for each other: what Dask takes to start a task on each worker, and some more."""
 _PATIENCE_S = 30.0
 """More than a load takes beyond its time, also when a killed task is begun again."""
+_POLL_S = 0.01
 _TIMES_MAX = 30
 """Times that no operation is applied, however often its caller sends it: doubled pauses leave room for a dozen."""
 
@@ -93,6 +94,12 @@ class FaultLoad:
             target=np.full(count, -1, dtype=np.int32),
             amount=np.array([deposit.amount for deposit in probes.deposits], dtype=np.int64),
         )
+
+    def await_callers(self, patience_s: float) -> None:
+        """Until all clients have begun, or never will: tasks may be slow to start on a busy machine."""
+        deadline = time.monotonic() + patience_s
+        while journal.begun(self.directory) <= self.clients and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
     def end(self) -> None:
         """Nothing more is sent, but by calls that are under way."""

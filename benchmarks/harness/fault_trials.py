@@ -47,6 +47,8 @@ _AUDIT_S = 10.0
 _AUDIT_RETRY_S = 0.1
 _LONGEST_S = 30.0
 """The most load of a trial. Dask's own hands take seconds, and more on a busy machine."""
+_BEGIN_S, _PROMPT_S = 10.0, 0.1
+"""How long callers may take to begin, and what of that is no delay."""
 _SENT_AGAIN = 32
 """Acknowledged operations that are sent again with their op ids when all is over."""
 
@@ -134,7 +136,10 @@ def run(cell: Cell, environment: Environment, schedule: Schedule, seed: int) -> 
         with ThreadPoolExecutor(1) as thread:
             offering = thread.submit(caller.offer, shares)
             try:
-                struck_ns, healed_ns, target = _strike(action, caller, shares[0].start_ns / 1e9 + after_s)
+                offered.await_callers(_BEGIN_S)
+                # Who begins late has called for as long when the blow falls.
+                begun_s = max(shares[0].start_ns / 1e9, time.time() - _PROMPT_S)
+                struck_ns, healed_ns, target = _strike(action, caller, begun_s + after_s)
                 _wait_out(offering, schedule.tail_s)
             finally:
                 ended_ns = time.perf_counter_ns()

@@ -430,7 +430,8 @@ class Findings:
         line, history = self._replay.line, self._history
         account, row, before = int(line.account[index]), int(line.row[index]), int(line.row[other])
         said = (
-            f"{self._call(before)} had been answered with {self._receipt(before, account, int(line.seq[other]))} before "
+            f"{self._call(before)} had been answered with "
+            f"{self._receipt(before, account, int(line.seq[other]))} before "
             f"{self._call(row)} began, which was answered with {self._receipt(row, account, int(line.seq[index]))}"
         )
         if line.epoch[index] < line.epoch[other]:

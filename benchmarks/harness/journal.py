@@ -143,6 +143,11 @@ def read(directory: str) -> History:
     return History(process=np.concatenate([*processes, np.empty(0, np.int16)])[order], **columns)
 
 
+def begun(directory: str) -> int:
+    """How many clients were begun."""
+    return len({file.name.split("-")[0] for file in _files(directory)})
+
+
 def begun_again(directory: str) -> int:
     """How often a client was begun that had been begun before."""
     return sum(int(file.stem.split("-")[1]) > 0 for file in _files(directory))

@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md and docs/method.md from recorded results.
+"""Writes the generated parts of README.md, docs/method.md and docs/failures.md from recorded results and the faults.
 
 `python -m benchmarks.harness.readme [RUN]`. Each part stands between two comments that name it, and says which run it
 was made from where it was made from one; without RUN, the README's is used again.
@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import curves, report
+from benchmarks.harness import book_claims, curves, failure_tables, faults, report
 from benchmarks.harness.records import RunError, read
+from benchmarks.harness.table_text import markdown
+from strategies.interface import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 METHOD = ROOT / "docs" / "method.md"
+FAILURES = ROOT / "docs" / "failures.md"
 PLOT = ROOT / "docs" / "speed.svg"
 CURVE = ROOT / "docs" / "latency_throughput.svg"
 SCOREBOARD = ROOT / "results" / "scoreboard.json"
@@ -54,8 +57,39 @@ def generated(text: str, run: Path) -> str:
             ],
             "scoreboard": [_scoreboard()],
             "selftest": _selftest(),
+            "failures": failures(failure_tables.read()),
         },
     )
+
+
+def failures(table: failure_tables.FailureTable | None) -> list[str]:
+    """A digest of the published failure table, and the book's claims beside it."""
+    if table is None:
+        return ["", "Not published yet: `make failures` measures it, `make failure-table RUNS=…` publishes it.", ""]
+    provenance, *runs = table.provenance()
+    return [
+        "",
+        *markdown(book_claims.claims(table)),
+        "",
+        f"The book is {book_claims.SOURCE}; the words in quotation marks are its own. Row by row, called from the "
+        "driver, and sent again with op ids, unless the column says otherwise:",
+        "",
+        *markdown(book_claims.digest(table)),
+        "",
+        provenance,
+        *runs,
+        "",
+    ]
+
+
+def generated_failures(text: str) -> str:
+    """docs/failures.md with its table of faults made anew."""
+    header = ["fault", "what is struck", "what it emulates", "what heals it", "what it cannot show"]
+    lines = [header]
+    for fault in Fault:
+        action = faults.load(fault)
+        lines.append([f"`{fault}`", action.target, action.emulates, action.healed_by, action.cannot_show])
+    return _filled(text, {"faults": ["", *markdown(lines), ""]})
 
 
 def generated_method(text: str, run: Path) -> str:
@@ -116,7 +150,7 @@ def _scoreboard() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite both pages and their plots; returns the exit code."""
+    """Rewrite the pages and their plots; returns the exit code."""
     try:
         readme, method = README.read_text(), METHOD.read_text()
         run = Path(arguments[0]).resolve() if arguments else source_of(readme)
@@ -125,6 +159,7 @@ def main(arguments: list[str]) -> int:
         PLOT.write_text(report.plot_speed(read(run)[1], report.SUMMARY_WORKLOAD))
         METHOD.write_text(generated_method(method, sweep))
         CURVE.write_text(curve_plot(sweep))
+        FAILURES.write_text(generated_failures(FAILURES.read_text()))
     except (RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -221,7 +221,8 @@ def _unexplained(account: Int64s, missing: Int64s, jump: Int64s, until_ns: Int64
     limit = int(short.max()) + 1
     apart = np.cumsum(begins) * limit
     worst = np.maximum.accumulate(short + apart) - apart
-    return unexplained + np.where(begins, worst, worst - np.concatenate([[0], worst[:-1]]))
+    grown: Int64s = np.where(begins, worst, worst - np.concatenate([[0], worst[:-1]]))
+    return unexplained + grown
 
 
 def _matched(account: Int64s, jump: Int64s, until_ns: Int64s, unknown: Legs) -> Bools:

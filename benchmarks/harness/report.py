@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 
-from benchmarks.harness import curves
+from benchmarks.harness import curves, failure_figures, failure_outcomes, failure_pictures
 from benchmarks.harness.cells import Status
+from benchmarks.harness.failure_figures import FaultFigures
 from benchmarks.harness.intervals import Estimate, median
 from benchmarks.harness.load import Arrivals
 from benchmarks.harness.records import RunError, Trial, read
-from strategies.interface import Caller, Durability
-
-MARKS = {Status.NOT_APPLICABLE: "n/a", Status.RESOURCE_MISSING: "missing", Status.FAILED: "failed"}
-"""How what was not measured is shown: three different things."""
+from benchmarks.harness.table_text import (
+    MARKS,
+    NO_FIGURE,
+    Metric,
+    Section,
+    by_durability,
+    count,
+    estimate,
+    markdown,
+    microseconds,
+    present,
+)
+from strategies.interface import Caller
 
 REPLAYED = (
     "status",
@@ -42,19 +53,8 @@ REPLAYED = (
 SUMMARY_WORKLOAD = "ycsb_a"
 """What one table shows where there is room for one workload."""
 
-_DURABILITY_ORDER = {durability: place for place, durability in enumerate(Durability)}
 _COLOURS = {"volatile": "#7a8ba0", "process_crash": "#3a7ca5", "power_loss": "#1b4965", "replicated": "#2a9d8f"}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One column of the tables: which figure of which trials, and how it is written."""
-
-    title: str
-    value: Callable[[Trial], float | None]
-    write: Callable[[float], str]
-    spread: bool = True
-    """Whether to show its interval over repeats too."""
+_OTHER_COLOUR = "#bbbbbb"
 
 
 def write(folder: Path) -> Path:
@@ -63,7 +63,7 @@ def write(folder: Path) -> Path:
     try:
         (folder / "table.md").write_text(tables(about, trials))
         page = folder / "report.html"
-        page.write_text(_page(about, trials))
+        page.write_text(_page(folder, about, trials))
     except OSError as error:
         raise RunError(f"the report cannot be written into {folder}: {error.filename}: {error.strerror}") from error
     return page
@@ -71,54 +71,71 @@ def write(folder: Path) -> Path:
 
 def tables(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     """All of a run's tables, as Markdown."""
+    cells = failure_figures.aggregate(trials)
     parts = [f"# Run of {about['started']}", ""]
-    for heading, table in _all_sections(about, trials):
-        parts += [f"## {heading}", "", *_markdown(table), ""]
+    for section in _all_sections(about, trials, cells):
+        parts += [f"## {section.heading}", "", *markdown(section.lines), ""]
+    parts += [failure_outcomes.LEGEND, "", *_against_claims(cells), ""] if cells else []
     parts += [*_notes(trials), *provenance(about, trials)]
     return "\n".join(parts) + "\n"
 
 
 def summary_table(trials: Sequence[Trial], workload: str) -> str:
     """One row per strategy and variant: its speed on one workload, and what faults left of the money."""
-    return "\n".join(_markdown(_summary(trials, workload)))
+    return "\n".join(markdown(_summary(trials, workload)))
 
 
 def _summary(trials: Sequence[Trial], workload: str | None) -> list[list[str]]:
     by_cell = _by_cell(trials)
-    callers = _present(trial.caller for trial in trials if trial.fault is None and trial.workload == workload)
-    faults = _present(trial.fault for trial in trials)
+    callers = present(trial.caller for trial in trials if trial.fault is None and trial.workload == workload)
+    faults = _summed_up(trials)
     header = ["strategy", "durability"]
     header += [f"{metric.title}, {caller}" for caller in callers for metric in _SPEED]
     header += [f"deposits lost by {fault}" for fault in faults]
     rows = []
     for strategy, variant, durability in _rows(trials):
         speeds = [
-            _entry(by_cell.get((strategy, variant, workload or "", caller, None), ()), metric)
+            _entry(by_cell.get((strategy, variant, workload or "", caller), ()), metric)
             for caller in callers
             for metric in _SPEED
         ]
-        lost = [_lost(_of_fault(by_cell, strategy, variant, fault)) for fault in faults]
+        lost = [
+            _lost([each for each in trials if (each.strategy, each.variant, each.fault) == (strategy, variant, fault)])
+            for fault in faults
+        ]
         rows.append([f"{strategy}:{variant}", durability, *speeds, *lost])
     return [header, *rows]
+
+
+def _summed_up(trials: Sequence[Trial]) -> list[str]:
+    """Faults that each row met in one way: what was lost in several ways of calling is not one figure."""
+    ways: dict[tuple[str, str], set[tuple[str, str | None]]] = {}
+    for trial in trials:
+        if trial.fault is not None:
+            ways.setdefault((trial.fault, trial.row), set()).add((trial.caller, trial.retry))
+    several = {fault for (fault, _), found in ways.items() if len(found) > 1}
+    return present(fault for fault, _ in ways if fault not in several)
 
 
 def provenance(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
     """Where numbers come from: machine, versions, seed, command."""
     machine = about["machine"]
     versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-    repeats = max((trial.repeat for trial in trials if trial.fault is None), default=0) + 1
-    clients = ", ".join(str(clients) for clients in sorted({trial.clients for trial in trials if trial.fault is None}))
+    speed = [trial for trial in trials if trial.fault is None]
+    repeats = max((trial.repeat for trial in speed or trials), default=0) + 1
+    clients = ", ".join(str(clients) for clients in sorted({trial.clients for trial in speed}))
     kinds = " and ".join(
         words
         for kind, words in (
             ("service", "service time, from the call to its answer"),
             ("response", "response time, from when it was due"),
         )
-        if any(trial.latency_kind == kind and trial.fault is None for trial in trials)
+        if any(trial.latency_kind == kind for trial in speed)
     )
+    form = f" with {clients} callers; latency is {kinds or 'not measured'}" if speed or not trials else " of each cell"
     return [
-        f"Median (95 % bootstrap interval) of {repeats} trials with {clients or 'no'} callers; latency is "
-        f"{kinds or 'not measured'}. Measured on {machine['cores_usable']} cores of {machine['cpu']}, "
+        f"Median (95 % bootstrap interval) of {repeats} trials{form}. "
+        f"Measured on {machine['cores_usable']} cores of {machine['cpu']}, "
         f"{machine['system']}; {versions}; commit {about['commit'][:10]}; seed {about['plan']['seed']}; command: "
         f"`{about['command']}`.",
     ]
@@ -136,87 +153,61 @@ def claims_table(found: Iterable[Mapping[str, Any]]) -> str:
         ]
         for claim in found
     ]
-    return "\n".join(_markdown([header, *rows]))
+    return "\n".join(markdown([header, *rows]))
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _microseconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f}"
-
-
-_OFFERED = Metric("offered/s", lambda trial: trial.offered_per_s, _count, spread=False)
-_OPS = Metric("calls/s", lambda trial: trial.ops_per_s, _count)
-_P50 = Metric("p50 µs", lambda trial: trial.latency_us_p50, _microseconds, spread=False)
-_P99 = Metric("p99 µs", lambda trial: trial.latency_us_p99, _microseconds, spread=False)
+_OFFERED = Metric("offered/s", lambda trial: trial.offered_per_s, count, spread=False)
+_OPS = Metric("calls/s", lambda trial: trial.ops_per_s, count)
+_P50 = Metric("p50 µs", lambda trial: trial.latency_us_p50, microseconds, spread=False)
+_P99 = Metric("p99 µs", lambda trial: trial.latency_us_p99, microseconds, spread=False)
 _SPEED = (_OPS, _P50, _P99)
-_FAULT = (
-    Metric("acknowledged", lambda trial: trial.acknowledged, _count, spread=False),
-    Metric("of these lost", lambda trial: trial.acknowledged_lost, _count),
-    Metric("duplicated", lambda trial: trial.duplicated, _count, spread=False),
-    Metric("unknown to the caller", lambda trial: trial.indeterminate, _count, spread=False),
-    Metric("of these applied", lambda trial: trial.indeterminate_applied, _count, spread=False),
-    Metric("longest outage s", lambda trial: trial.unavailable_s, _seconds),
-    Metric("noticed after s", lambda trial: trial.detection_s, _seconds, spread=False),
-    Metric("served again after s", lambda trial: trial.recovery_s, _seconds, spread=False),
-)
+_LOST = Metric("lost", lambda trial: trial.acknowledged_lost, count)
 
 
-def _all_sections(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
+def _all_sections(about: Mapping[str, Any], trials: Sequence[Trial], cells: Sequence[FaultFigures]) -> list[Section]:
     if len(_forms(trials)) > 1:
-        return [*_findings(about), *_series(trials)]
-    return [_first_section(trials), *_sections(trials)]
+        return [*_findings(about), *_series(trials), *failure_outcomes.sections(cells)]
+    speed = [_first_section(trials), *_sections(trials)] if len(_forms(trials)) or not cells else []
+    return [*speed, *failure_outcomes.sections(cells)]
 
 
-def _first_section(trials: Sequence[Trial]) -> tuple[str, list[list[str]]]:
-    workloads = _present(trial.workload for trial in trials if trial.fault is None)
+def _first_section(trials: Sequence[Trial]) -> Section:
+    workloads = present(trial.workload for trial in trials if trial.fault is None)
     workload = SUMMARY_WORKLOAD if SUMMARY_WORKLOAD in workloads else next(iter(workloads), None)
-    heading = f"Summary, {workload}" if workload else "Summary"
-    return heading, _summary(trials, workload)
+    return Section(f"Summary, {workload}" if workload else "Summary", _summary(trials, workload))
 
 
-def _sections(trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
+def _sections(trials: Sequence[Trial]) -> list[Section]:
     by_cell = _by_cell(trials)
     sections = []
-    for workload in _present(trial.workload for trial in trials if trial.fault is None):
-        for caller in _present(trial.caller for trial in trials if trial.fault is None and trial.workload == workload):
+    for workload in present(trial.workload for trial in trials if trial.fault is None):
+        for caller in present(trial.caller for trial in trials if trial.fault is None and trial.workload == workload):
             rows = [
                 [
                     f"{strategy}:{variant}",
                     durability,
-                    *(
-                        _entry(by_cell.get((strategy, variant, workload, caller, None), ()), metric)
-                        for metric in _SPEED
-                    ),
+                    *(_entry(by_cell.get((strategy, variant, workload, caller), ()), metric) for metric in _SPEED),
                 ]
                 for strategy, variant, durability in _rows(trials)
             ]
             header = ["strategy", "durability", *(metric.title for metric in _SPEED)]
-            sections.append((f"{workload}, called from a {caller}", [header, *rows]))
-    for fault in _present(trial.fault for trial in trials):
-        rows = []
-        for strategy, variant, durability in _rows(trials):
-            cell = _of_fault(by_cell, strategy, variant, fault)
-            entries = [
-                _entry(cell, metric, absent="never" if metric.title.startswith("served") else "-") for metric in _FAULT
-            ]
-            rows.append([f"{strategy}:{variant}", durability, *entries, _verdicts(cell)])
-        header = ["strategy", "durability", *(metric.title for metric in _FAULT), "verdict"]
-        sections.append((f"{fault}: unit deposits around a fault", [header, *rows]))
+            sections.append(Section(f"{workload}, called from a {caller}", [header, *rows]))
     return sections
+
+
+def _against_claims(cells: Sequence[FaultFigures]) -> list[str]:
+    """What breaks a build; nothing where no cell was measured."""
+    if not any(cell.verdicts for cell in cells):
+        return []
+    return failure_outcomes.mismatches(cells) or ["Every cell with a verdict is as its strategy claims."]
 
 
 def _notes(trials: Sequence[Trial]) -> list[str]:
     notes = []
     several = len(_forms(trials)) > 1
     for trial in trials:
-        what = f"{trial.row}, {trial.fault or trial.workload}, {trial.caller}{f', {form(trial)}' if several else ''}"
+        what = ", ".join(filter(None, (trial.row, trial.fault or trial.workload, trial.caller, trial.retry)))
+        what += f", {form(trial)}" if several and trial.fault is None else ""
         if trial.status != Status.OK and (trial.repeat == 0 or trial.status == Status.FAILED):
             notes.append(f"- {MARKS[Status(trial.status)]}: {what}: {trial.reason}")
         elif trial.trusted is False:
@@ -242,12 +233,12 @@ def _forms(trials: Sequence[Trial]) -> list[str]:
     return sorted(found, key=lambda name: found[name])
 
 
-def _series(trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
+def _series(trials: Sequence[Trial]) -> list[Section]:
     """Where cells were measured in several forms: a table for each workload and caller, with a line for each form."""
     metrics = (_OFFERED, *_SPEED) if any(trial.offered_per_s for trial in trials) else _SPEED
     sections = []
-    for workload in _present(trial.workload for trial in trials):
-        for caller in _present(trial.caller for trial in trials if trial.workload == workload):
+    for workload in present(trial.workload for trial in trials):
+        for caller in present(trial.caller for trial in trials if trial.workload == workload):
             lines = []
             for strategy, variant, durability in _rows(trials):
                 cell = [
@@ -258,11 +249,11 @@ def _series(trials: Sequence[Trial]) -> list[tuple[str, list[list[str]]]]:
                     figures = [_entry(of_form, metric) for metric in metrics]
                     lines.append([f"{strategy}:{variant}", durability, name, *figures])
             header = ["strategy", "durability", "form", *(metric.title for metric in metrics)]
-            sections.append((f"{workload}, called from a {caller}", [header, *lines]))
+            sections.append(Section(f"{workload}, called from a {caller}", [header, *lines], 3))
     return sections
 
 
-def _findings(about: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
+def _findings(about: Mapping[str, Any]) -> list[Section]:
     """What a search or a sweep worked out from its trials."""
     sections = []
     if about.get("search"):
@@ -273,13 +264,13 @@ def _findings(about: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
                 found["workload"],
                 found["caller"],
                 f"{found['target_p99_ms']:g}",
-                found["reason"] if found["rate_per_s"] is None else _count(found["rate_per_s"]),
-                "-" if found["above_per_s"] is None else _count(found["above_per_s"]),
-                "-" if found["latency_us_p99"] is None else _microseconds(found["latency_us_p99"]),
+                found["reason"] if found["rate_per_s"] is None else count(found["rate_per_s"]),
+                "-" if found["above_per_s"] is None else count(found["above_per_s"]),
+                "-" if found["latency_us_p99"] is None else microseconds(found["latency_us_p99"]),
             ]
             for found in about["search"]
         ]
-        sections.append(("Highest rate that keeps the target", [header, *lines]))
+        sections.append(Section("Highest rate that keeps the target", [header, *lines]))
     if about.get("sweep"):
         header = ["strategy", "workload", "caller", "over", "contention", "coherency", "peak at", "calls/s of one"]
         lines = [
@@ -296,7 +287,7 @@ def _findings(about: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
             ]
             for found in about["sweep"]
         ]
-        sections.append(("Universal Scalability Law, with 95 % intervals", [header, *lines]))
+        sections.append(Section("Universal Scalability Law, with 95 % intervals", [header, *lines]))
     return sections
 
 
@@ -309,32 +300,18 @@ def _interval(estimate: Mapping[str, Any] | None) -> str:
     return text
 
 
-def _by_cell(trials: Sequence[Trial]) -> dict[tuple[str, str, str, str, str | None], list[Trial]]:
-    cells: dict[tuple[str, str, str, str, str | None], list[Trial]] = {}
+def _by_cell(trials: Sequence[Trial]) -> dict[tuple[str, str, str, str], list[Trial]]:
+    """Of speed, in one form."""
+    cells: dict[tuple[str, str, str, str], list[Trial]] = {}
     for trial in trials:
-        cells.setdefault((trial.strategy, trial.variant, trial.workload, trial.caller, trial.fault), []).append(trial)
+        if trial.fault is None:
+            cells.setdefault((trial.strategy, trial.variant, trial.workload, trial.caller), []).append(trial)
     return cells
-
-
-def _of_fault(
-    cells: Mapping[tuple[str, str, str, str, str | None], list[Trial]], strategy: str, variant: str, fault: str
-) -> list[Trial]:
-    return [
-        trial
-        for key, found in cells.items()
-        if (key[0], key[1], key[4]) == (strategy, variant, fault)
-        for trial in found
-    ]
 
 
 def _rows(trials: Sequence[Trial]) -> list[tuple[str, str, str]]:
     """Strategies and variants by durability class: results are compared within one."""
-    found = {(trial.strategy, trial.variant, trial.durability or "") for trial in trials}
-    return sorted(found, key=lambda row: (_DURABILITY_ORDER[Durability(row[2])], row))
-
-
-def _present(values: Iterable[str | None]) -> list[str]:
-    return sorted({value for value in values if value is not None})
+    return sorted({(trial.strategy, trial.variant, trial.durability or "") for trial in trials}, key=by_durability)
 
 
 def _spread(trials: Sequence[Trial], metric: Metric) -> Estimate | None:
@@ -344,7 +321,7 @@ def _spread(trials: Sequence[Trial], metric: Metric) -> Estimate | None:
     return median(known) if known and len(known) == len(values) else None
 
 
-def _entry(trials: Sequence[Trial], metric: Metric, absent: str = "-") -> str:
+def _entry(trials: Sequence[Trial], metric: Metric) -> str:
     """A figure, or the mark of why there is none. Distrusted figures are marked with an asterisk."""
     if not trials:
         return "not run"
@@ -354,30 +331,18 @@ def _entry(trials: Sequence[Trial], metric: Metric, absent: str = "-") -> str:
         return MARKS[Status(trials[0].status)]
     found = _spread(trials, metric)
     if found is None:
-        return absent
-    text = metric.write(found.value)
-    if metric.spread and found.low is not None and found.high is not None and found.low != found.high:
-        text += f" ({metric.write(found.low)}–{metric.write(found.high)})"
+        return NO_FIGURE
+    text = estimate(found, metric.write, spread=metric.spread)
     return text if all(trial.trusted for trial in trials) else f"{text}*"
 
 
 def _lost(trials: Sequence[Trial]) -> str:
-    mark = _entry(trials, _FAULT[1])
+    mark = _entry(trials, _LOST)
     acknowledged = sum(trial.acknowledged or 0 for trial in trials)
     if not acknowledged:
         return mark
     lost = sum(trial.acknowledged_lost or 0 for trial in trials)
     return f"{lost:,} of {acknowledged:,}"
-
-
-def _verdicts(trials: Sequence[Trial]) -> str:
-    return ", ".join(_present(trial.verdict for trial in trials)).replace("_", " ") or "-"
-
-
-def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
-    header, *rows = table
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(entry).replace("|", "\\|") for entry in line) + " |" for line in lines]
 
 
 # -- plots and page --------------------------------------------------------------------------------
@@ -393,7 +358,7 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
     from matplotlib import pyplot
 
     rows = list(reversed(_rows(trials)))
-    callers = _present(trial.caller for trial in trials if trial.workload == workload and trial.fault is None)
+    callers = present(trial.caller for trial in trials if trial.workload == workload and trial.fault is None)
     figure, axes = pyplot.subplots(
         figsize=(8, 1.2 + 0.36 * len(rows) * max(1, len(callers)) ** 0.5), layout="constrained"
     )
@@ -401,7 +366,7 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
     height = 0.8 / max(1, len(callers))
     for place, (strategy, variant, durability) in enumerate(rows):
         for order, caller in enumerate(callers):
-            cell = by_cell.get((strategy, variant, workload, caller, None), ())
+            cell = by_cell.get((strategy, variant, workload, caller), ())
             at = place + 0.4 - height * (order + 0.5)
             found = _spread(cell, metric)
             if found is None or found.value <= 0:  # no place on a logarithmic axis
@@ -412,7 +377,7 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
                 at,
                 found.value,
                 height * 0.92,
-                color=_COLOURS[durability],
+                color=_COLOURS.get(durability, _OTHER_COLOUR),
                 hatch="" if caller == Caller.DRIVER else "///",
                 edgecolor="white",
                 xerr=[[found.value - low], [high - found.value]],
@@ -429,8 +394,8 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = _OPS) ->
         axes.set_xlim(min(_ends(found)[0] for found in drawn) / 4, max(_ends(found)[1] for found in drawn) * 4)
     axes.set_xlabel(f"{metric.title}, {workload} (log scale)")
     handles = [
-        matplotlib.patches.Patch(color=_COLOURS[name], label=name.replace("_", " "))
-        for name in _present(row[2] for row in rows)
+        matplotlib.patches.Patch(color=_COLOURS.get(name, _OTHER_COLOUR), label=name.replace("_", " "))
+        for name in present(row[2] for row in rows)
     ]
     handles += [
         matplotlib.patches.Patch(
@@ -457,7 +422,7 @@ def _ends(found: Estimate) -> tuple[float, float]:
 
 
 def _speed_plots(trials: Sequence[Trial]) -> list[tuple[str, str]]:
-    workloads = _present(trial.workload for trial in trials if trial.fault is None and trial.status == Status.OK)
+    workloads = present(trial.workload for trial in trials if trial.fault is None and trial.status == Status.OK)
     return [
         (f"{metric.title}, {workload}", plot_speed(trials, workload, metric))
         for workload in workloads
@@ -468,8 +433,8 @@ def _speed_plots(trials: Sequence[Trial]) -> list[tuple[str, str]]:
 def _series_plots(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[tuple[str, str]]:
     plots = []
     over = {found["over"] for found in about.get("sweep") or ()}
-    for workload in _present(trial.workload for trial in trials):
-        for caller in _present(trial.caller for trial in trials if trial.workload == workload):
+    for workload in present(trial.workload for trial in trials):
+        for caller in present(trial.caller for trial in trials if trial.workload == workload):
             cell = [t for t in trials if (t.workload, t.caller) == (workload, caller) and t.status == Status.OK]
             title = f"{workload}, called from a {caller}"
             if any(trial.arrivals != Arrivals.CLOSED for trial in cell):
@@ -481,21 +446,46 @@ def _series_plots(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[tup
     return plots
 
 
-def _page(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+def _page(folder: Path, about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     plots = [
         {"title": title, "svg": svg[svg.index("<svg") :]}
         for title, svg in (_series_plots(about, trials) if len(_forms(trials)) > 1 else _speed_plots(trials))
     ]
+    cells = failure_figures.aggregate(trials)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["tone"] = _tone
     return environment.from_string(_TEMPLATE).render(
         about=about,
-        sections=_all_sections(about, trials),
+        sections=_all_sections(about, trials, cells),
         plots=plots,
+        speed=any(trial.fault is None for trial in trials),
+        legend=_emphasised(failure_outcomes.LEGEND) if cells else "",
+        against_claims=_against_claims(cells),
+        mismatches=sum(cell.mismatch is not None for cell in cells),
+        timelines=failure_pictures.timelines(folder, trials),
+        violations=failure_pictures.violations(folder, trials),
         notes=_notes(trials),
         provenance=provenance(about, trials),
     )
+
+
+def _emphasised(words: str) -> markupsafe.Markup:
+    """Markdown's bold and escapes, for HTML."""
+    escaped = str(markupsafe.escape(words)).replace("\\*", "&#42;")
+    return markupsafe.Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped))
+
+
+def _tone(entry: str) -> str:
+    """The class of a matrix's entry, for a tint beside the words."""
+    if entry == MARKS[Status.FAILED]:
+        return "failed"
+    if entry in (*MARKS.values(), NO_FIGURE):
+        return "absent"
+    if not entry.endswith("!") and entry.startswith((failure_outcomes.SURVIVES, failure_outcomes.NOBODY_ASKED)):
+        return "kept"
+    return "hurt"
 
 
 _TEMPLATE = """<!DOCTYPE html>
@@ -508,34 +498,73 @@ _TEMPLATE = """<!DOCTYPE html>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
-.forms th:nth-child(3), .forms td:nth-child(3) { text-align: left; }
 th { white-space: normal; vertical-align: bottom; }
+.text { text-align: left; }
+.matrix td { text-align: left; vertical-align: top; white-space: normal; min-width: 7rem; line-height: 1.3; }
+.matrix th { text-align: left; }
+.kept { background: #e8f3ec; } .hurt { background: #fdeedd; } .absent { color: #6b6b6b; }
+.failed { outline: 2px dashed #999; outline-offset: -3px; }
+tr > :first-child { position: sticky; left: 0; background: #fff; }
 .scroll { overflow-x: auto; } figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; } code { font-size: 90%; }
+p, li, figcaption { overflow-wrap: anywhere; } summary { cursor: pointer; }
+details pre { overflow-x: auto; font-size: 85%; }
 </style>
 </head>
 <body>
 <h1>Where Dask state can live, measured</h1>
 {% if not about.finished %}<p><strong>This run was not finished.</strong></p>{% endif %}
 {% for line in provenance %}<p>{{ line | replace("`", "") }}</p>{% endfor %}
+{% if speed %}
 <p><strong>n/a</strong>: the strategy does not claim it, or the fault cannot reach it.
 <strong>missing</strong>: a resource was not there. <strong>failed</strong>: it broke.
 <strong>*</strong>: a trial distrusts itself. Compare rows of one
 durability class: a store that survives more does more.</p>
-{% for heading, table in sections %}
-<h2>{{ heading }}</h2>
-<div class="scroll"><table{% if "form" in table[0] %} class="forms"{% endif %}>
-<thead><tr>{% for entry in table[0] %}<th>{{ entry }}</th>{% endfor %}</tr></thead>
+{% endif %}
+{% if against_claims %}
+<h2>Against the claims</h2>
+<details{% if against_claims | length <= 10 %} open{% endif %}>
+<summary>{{ mismatches or "No" }} cell{{ "" if mismatches == 1 else "s" }} not as claimed</summary>
+<ul>{% for line in against_claims %}<li>{{ line.removeprefix("- ") }}</li>{% endfor %}</ul></details>
+{% endif %}
+{% for section in sections %}
+<h2>{{ section.heading }}</h2>
+{% if section.matrix and (loop.first or not loop.previtem.matrix) %}<p>{{ legend }}</p>{% endif %}
+
+<div class="scroll"><table{% if section.matrix %} class="matrix"{% endif %}>
+<thead><tr>{% for entry in section.lines[0] %}
+<th{% if loop.index <= section.text_columns %} class="text"{% endif %}>{{ entry }}</th>{% endfor %}</tr></thead>
 <tbody>
-{% for row in table[1:] %}<tr>{% for entry in row %}<td>{{ entry }}</td>{% endfor %}</tr>
+{% for row in section.lines[1:] %}<tr>{% for entry in row %}
+{% if loop.index <= section.text_columns %}<td class="text">{% elif section.matrix %}<td class="{{ entry | tone }}">\
+{% else %}<td>{% endif %}{% if entry.endswith("!") %}<strong>{{ entry }}</strong>{% else %}{{ entry }}{% endif %}</td>
+{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% endfor %}
-<h2>Plots</h2>
+{% if plots %}<h2>Plots</h2>{% endif %}
+
 {% for plot in plots %}
 <figure><figcaption><strong>{{ plot.title }}</strong> (the same figures are in the tables above)</figcaption>
 {{ plot.svg | safe }}</figure>
 {% endfor %}
+{% if timelines.found or timelines.notes %}
+<h2>Availability over time</h2>
+<p>What callers were told in each tenth of a second. Of several trials of a cell, the one with the median outage.</p>
+{% for each in timelines.found %}
+<details{% if loop.first %} open{% endif %}><summary>{{ each.title }}</summary>
+<figure>{{ each.svg | safe }}</figure></details>
+{% endfor %}
+{% for note in timelines.notes %}<p>{{ note }}</p>{% endfor %}
+{% endif %}
+{% if violations.found or violations.notes %}
+<h2>What went wrong, by example</h2>
+<p>For each strategy the first of each kind: the calls that prove it, and what went on around them.</p>
+{% for each in violations.found %}
+<details{% if loop.first %} open{% endif %}><summary>{{ each.title }}</summary>
+<figure>{{ each.svg | safe }}</figure><pre>{{ each.words }}</pre></details>
+{% endfor %}
+{% for note in violations.notes %}<p>{{ note }}</p>{% endfor %}
+{% endif %}
 {% if notes %}<h2>Not measured, or not trusted</h2>
 <ul>{% for note in notes %}{% if note %}<li>{{ note[2:] }}</li>{% endif %}{% endfor %}</ul>{% endif %}
 </body>

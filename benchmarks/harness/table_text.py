@@ -58,11 +58,12 @@ def seconds(value: float) -> str:
 
 
 def estimate(found: Estimate, write: Callable[[float], str], *, spread: bool = True) -> str:
-    """A figure, with its interval if that has a width."""
+    """A figure, with its interval if that has a width in as many digits."""
     text = write(found.value)
-    if spread and found.low is not None and found.high is not None and found.low != found.high:
-        text += f" ({write(found.low)}–{write(found.high)})"
-    return text
+    if not spread or found.low is None or found.high is None:
+        return text
+    low, high = write(found.low), write(found.high)
+    return text if low == high else f"{text} ({low}–{high})"
 
 
 def present(values: Iterable[str | None]) -> list[str]:

@@ -45,6 +45,38 @@ def trial(**changes: Any) -> Trial:
     return Trial(**(figures | changes))
 
 
+def fault_trial(**changes: Any) -> Trial:
+    """A trial with a fault that cost something, as it was claimed, but for the changes."""
+    figures: dict[str, Any] = {
+        "workload": "unit_deposits",
+        "fault": "worker_kill",
+        "retry": "op_id",
+        "seconds": 1.7,
+        "fault_at_s": 0.4,
+        "fault_lasts_s": 0.01,
+        "acknowledged": 640,
+        "acknowledged_lost": 123,
+        "acknowledged_lost_amount": 456,
+        "indeterminate": 7,
+        "indeterminate_applied": 3,
+        "unavailable_s": 1.25,
+        "detection_s": 0.05,
+        "recovery_s": None,
+        "goodput_before_per_s": 401.0,
+        "goodput_during_per_s": 302.0,
+        "goodput_after_per_s": 203.0,
+        "verdict": "as_claimed",
+        "latency_kind": "response",
+    }
+    return trial(**(figures | changes))
+
+
+def survivor(**changes: Any) -> Trial:
+    """A trial with a fault that cost nothing."""
+    kept = {"acknowledged_lost": 0, "acknowledged_lost_amount": 0, "unavailable_s": 0.2, "recovery_s": 0.15}
+    return fault_trial(**(kept | changes))
+
+
 def unmeasured(status: Status, reason: str, **changes: Any) -> Trial:
     """A trial without figures."""
     about: dict[str, Any] = {

@@ -10,8 +10,13 @@ import pytest
 
 from benchmarks.harness import report
 from benchmarks.harness.cells import Status
-from benchmarks.harness.records import RunError, Trial
-from tests.harness.runs import run_folder, trial, unmeasured
+from benchmarks.harness.history import NEVER_NS, UNKNOWN
+from benchmarks.harness.history_files import HistoryFile, save
+from benchmarks.harness.records import HISTORIES, RunError, Trial, read
+from benchmarks.harness.table_text import MARKS
+from strategies.interface import Receipt
+from tests.harness.rows import history, row
+from tests.harness.runs import fault_trial, run_folder, survivor, trial, unmeasured
 
 NASTY = "<script>alert(1)</script>"
 
@@ -81,7 +86,7 @@ def test_every_status_has_a_mark_of_its_own(tmp_path: Path) -> None:
     assert marks["doubtful"] == "12,345*"
     assert len(set(marks.values())) == 5, marks
     assert not any(re.search(r"\d", marks[name]) for name in ("inapplicable", "lacking", "broken"))
-    page = {row[0]: row[1:] for row in Page(html).rows if row}
+    page = {line[0]: line[1:] for line in Page(html).rows if line}
     assert {name: page[f"{name}:default"][1] for name in marks} == marks
 
 
@@ -95,7 +100,7 @@ def test_every_mark_comes_with_its_reason(tmp_path: Path) -> None:
 def test_a_cell_with_one_failed_repeat_is_failed(tmp_path: Path) -> None:
     """Figures of the repeats that went well would hide it."""
     table, _ = written(run_folder(tmp_path, trial(), unmeasured(Status.FAILED, "oh no", repeat=1), trial(repeat=2)))
-    assert markdown_rows(table)["vault:default"][1] == report.MARKS[Status.FAILED]
+    assert markdown_rows(table)["vault:default"][1] == MARKS[Status.FAILED]
     assert "oh no" in table
 
 
@@ -105,30 +110,133 @@ def test_repeats_are_shown_as_median_and_range(tmp_path: Path) -> None:
     assert markdown_rows(table)["vault:default"][1] == "2,000 (1,000–5,000)"
 
 
-def fault_trial(**changes: object) -> Trial:
-    figures = {
-        "workload": "unit_deposits",
-        "fault": "worker_kill",
-        "acknowledged": 640,
-        "acknowledged_lost": 123,
-        "indeterminate": 7,
-        "indeterminate_applied": 3,
-        "unavailable_s": 1.25,
-        "detection_s": 0.05,
-        "recovery_s": None,
-        "verdict": "as_claimed",
-        "latency_kind": "response",
-    }
-    return trial(**(figures | changes))
-
-
 def test_what_a_fault_did(tmp_path: Path) -> None:
-    table, _ = written(run_folder(tmp_path, fault_trial(), fault_trial(strategy="never", verdict="worse_than_claimed")))
-    by_row = markdown_rows(table)
-    shown = by_row["vault:default"]
-    assert {"640", "123", "7", "3", "1.25", "0.05", "never"} <= set(shown)
-    assert shown[-1] == "as claimed"
-    assert by_row["never:default"][-1] == "worse than claimed"
+    table, html = written(
+        run_folder(tmp_path, fault_trial(), fault_trial(strategy="never", verdict="worse_than_claimed"))
+    )
+    for by_row in (markdown_rows(table), {line[0]: line[1:] for line in Page(html).rows if line}):
+        shown = by_row["vault:default"]
+        assert {"driver", "op_id", "640", "123", "456", "7", "3", "1.25", "0.05", "never"} <= set(shown)
+        assert {"401", "302", "203"} <= set(shown)
+        assert shown[-2:] == ["yes", "as claimed"]
+        assert by_row["never:default"][-1] == "worse than claimed!"
+
+
+def test_a_matrix_says_in_words_what_is_left(tmp_path: Path) -> None:
+    absent = {"workload": "unit_deposits", "fault": "worker_kill", "retry": "op_id"}
+    _, html = written(
+        run_folder(
+            tmp_path,
+            fault_trial(strategy="loser"),
+            survivor(strategy="keeper"),
+            survivor(strategy="boaster", verdict="worse_than_claimed", linearizable="no"),
+            unmeasured(Status.NOT_APPLICABLE, "no server", strategy="apart", **absent),
+            unmeasured(Status.RESOURCE_MISSING, "as root", strategy="lacking", **absent),
+            unmeasured(Status.FAILED, "NotInjected", strategy="broken", **absent),
+        )
+    )
+    shown = {line[0]: line[1] for line in Page(html).rows if len(line) == 2}
+    assert shown == {
+        "strategy (durability)": "worker_kill",
+        "loser:default (volatile)": "loses 19 %, never served again",
+        "keeper:default (volatile)": "survives",
+        "boaster:default (volatile)": "answers out of order, worse than claimed!",
+        "apart:default (volatile)": "n/a",
+        "lacking:default (volatile)": "missing",
+        "broken:default (volatile)": "failed",
+    }
+
+
+def test_callers_and_retries_are_not_mixed(tmp_path: Path) -> None:
+    table, _ = written(
+        run_folder(
+            tmp_path,
+            survivor(caller="task", retry="naive", duplicated=44),
+            survivor(caller="task", retry="op_id"),
+            survivor(caller="driver", retry="op_id"),
+        )
+    )
+    matrices = re.findall(r"^## (What is left.*)\n\n.*\n.*\n.*\| (.*) \|$", table, re.MULTILINE)
+    assert [(heading.partition(": ")[2], entry) for heading, entry in matrices] == [
+        ("called from a driver, sent again with op ids", "survives"),
+        ("called from a task, sent again without op ids", "doubles 44"),
+        ("called from a task, sent again with op ids", "survives"),
+    ]
+    assert "deposits lost by" not in table  # of several ways of calling there is no one figure
+
+
+def test_what_was_lost_stands_beside_the_speed(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, trial(), fault_trial(), fault_trial(repeat=1, acknowledged_lost=7))
+    _, trials = read(folder)
+    header, _, line = report.summary_table(trials, "ycsb_a").splitlines()
+    assert header.endswith("| deposits lost by worker_kill |")
+    assert line.endswith("| 130 of 1,280 |")
+
+
+def test_claims_that_were_not_kept_come_first(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, survivor(verdict="better_than_claimed"), survivor(strategy="fine"))
+    text = Page(written(folder)[1]).text
+    assert "1 cell not as claimed" in text
+    assert text.index("vault:default, worker_kill, driver, sent again with op ids") < text.index("What is left")
+    text = Page(written(run_folder(tmp_path, survivor()))[1]).text
+    assert "No cells not as claimed" in text
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+def with_history(folder: Path, name: str, **about: object) -> None:
+    """A deposit, acknowledged and lost, around a fault."""
+    moments = {"start_ns": 0, "struck_ns": 10**8, "healed_ns": 2 * 10**8, "ended_ns": 10**9}
+    kept = history(
+        row(account=0, sent_ns=10**7, done_ns=2 * 10**7, seq=2, balance=101, epoch=7),
+        row(account=0, sent_ns=3 * 10**8, done_ns=NEVER_NS, fate=UNKNOWN),
+    )
+    (folder / HISTORIES).mkdir(exist_ok=True)
+    file = HistoryFile(kept, ["account-0"], 100, {"account-0": Receipt(1, 100, 7)}, moments | about)
+    save(folder / HISTORIES / name, file)
+
+
+def test_availability_and_violations_are_drawn(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, fault_trial(history="x.npz", violations="acknowledged_lost"))
+    with_history(folder, "x.npz")
+    page = Page(written(folder)[1])
+    assert page.tags.count("svg") == 2
+    assert "worker_kill, called from a driver, sent again with op ids" in page.text
+    assert "nothing was acknowledged for" in page.text  # the picture, for whoever cannot see it
+    assert "acknowledged_lost: vault:default, worker_kill" in page.text
+    assert "deposit 1 -> seq 2, 101" in page.text
+
+
+def test_histories_that_are_gone_are_said_to_be(tmp_path: Path) -> None:
+    gone = run_folder(tmp_path, fault_trial(history="x.npz", violations="acknowledged_lost"), survivor(strategy="b"))
+    page = Page(written(gone)[1])
+    assert "svg" not in page.tags
+    assert "have no history in histories/ (2)" in page.text
+    assert "have no history in histories/ (1)" in page.text
+
+
+@pytest.mark.parametrize("damage", ["bytes", "moments"])
+def test_a_damaged_history_costs_its_own_picture_only(damage: str, tmp_path: Path) -> None:
+    folder = run_folder(
+        tmp_path, fault_trial(history="x.npz", violations="acknowledged_lost"), survivor(strategy="b", history="y.npz")
+    )
+    with_history(folder, "y.npz")
+    if damage == "bytes":
+        (folder / HISTORIES / "x.npz").write_bytes(b"PK\x03\x04 and no more")
+    else:
+        with_history(folder, "x.npz", struck_ns="noon")
+    page = Page(written(folder)[1])
+    assert "x.npz" in page.text
+    assert "b:default (volatile)" in page.text
+    assert page.tags.count("svg") == (1 if damage == "bytes" else 2)
+
+
+def test_a_record_does_not_choose_the_folder_of_its_history(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, fault_trial(history="../../elsewhere/histories/x.npz"))
+    (tmp_path / "elsewhere").mkdir()
+    with_history(tmp_path / "elsewhere", "x.npz")
+    assert "svg" not in Page(written(folder)[1]).tags
 
 
 def test_speed_and_faults_of_one_row_are_not_mixed(tmp_path: Path) -> None:
@@ -175,11 +283,18 @@ def test_figures_of_any_range_can_be_drawn(values: tuple[float, float], tmp_path
 def test_a_name_is_shown_and_not_obeyed(name: str, tmp_path: Path) -> None:
     """File names are the user's: no HTML, no formula."""
     _, html = written(
-        run_folder(tmp_path, trial(strategy=name), unmeasured(Status.FAILED, name, workload="hot", strategy=name))
+        run_folder(
+            tmp_path,
+            trial(strategy=name),
+            unmeasured(Status.FAILED, name, workload="hot", strategy=name),
+            fault_trial(strategy=name, verdict="worse_than_claimed"),
+            unmeasured(Status.FAILED, name, strategy=name, fault="server_kill", retry="op_id"),
+        )
     )
     page = Page(html)
     assert "script" not in page.tags
-    assert f"{name}:default" in [row[0] for row in page.rows if row]
+    assert f"{name}:default" in [line[0] for line in page.rows if line]
+    assert f"{name}:default (volatile)" in [entry for line in page.rows for entry in line]
 
 
 def test_a_name_does_not_break_the_markdown_table(tmp_path: Path) -> None:
