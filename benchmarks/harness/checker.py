@@ -15,8 +15,9 @@ from benchmarks.harness.history import NEVER_NS, OK, Bools, History, Int64s
 from benchmarks.harness.legs import Final, Legs, among
 from benchmarks.harness.receipts import Replay
 from benchmarks.harness.rejections import wrong_rejections
+from benchmarks.harness.resent import surplus
 from benchmarks.harness.survivors import survivors
-from benchmarks.harness.unknowns import applied, conserved, per_row, surplus
+from benchmarks.harness.unknowns import applied, conserved, per_row
 from benchmarks.harness.violations import Violation
 from strategies.interface import Receipt
 
@@ -208,7 +209,7 @@ class _Check:
         duplicated += int(beyond.sum())
 
         of_attempts = np.unique(np.concatenate([attempts.operation[doubled], operations]))
-        self._found.append(self._find.doubled(of_attempts.tolist(), len(of_attempts)))
+        self._found.append(self._find.doubled(of_attempts.tolist()))
         if beyond.any() and not len(operations):
             self._found.append(self._find.doubled_somewhere(beyond))
         self._found.append(self._find.gaps())

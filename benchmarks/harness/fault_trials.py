@@ -49,6 +49,8 @@ _LONGEST_S = 30.0
 """The most load of a trial. Dask's own hands take seconds, and more on a busy machine."""
 _BEGIN_S, _PROMPT_S = 10.0, 0.1
 """How long callers may take to begin, and what of that is no delay."""
+_OPEN_S = 10.0
+"""Deadline of the calls that make the bank."""
 _SENT_AGAIN = 32
 """Acknowledged operations that are sent again with their op ids when all is over."""
 
@@ -204,8 +206,10 @@ class _Callers:
         if action.child is not None:
             self._open_in_child(dict.fromkeys(names, OPENING))
         else:
-            self.accounts = stack.enter_context(open_patiently(cell.accounts, context))
-            open_accounts(self.accounts, names)
+            # The deadline of a call is short for the fault's sake; making actors may take longer on a busy machine.
+            with cell.accounts.open(replace(context, timeout_s=_OPEN_S)) as unhurried:
+                open_accounts(unhurried, names)
+                self.accounts = stack.enter_context(open_patiently(cell.accounts, context))
 
     @property
     def handle(self) -> Accounts:

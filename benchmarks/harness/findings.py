@@ -189,24 +189,32 @@ class Findings:
 
     # -- sent again --------------------------------------------------------------------------------
 
-    def doubled(self, operations: Iterable[int], count: int) -> tuple[int, Iterator[Violation]]:
+    def doubled(self, operations: Sequence[int]) -> tuple[int, Iterator[Violation]]:
         """Operations with more than one effect, by their numbers among the attempts."""
+        fate = self._history.fate
 
         def each() -> Iterator[Violation]:
             for operation in operations:
                 rows = self._rows_of(operation)
-                rows = [row for row in rows if self._history.fate[row] in (OK, UNKNOWN)]
-                row = next((each for each in rows if self._history.fate[each] == OK), rows[0])
+                granted = [row for row in rows if fate[row] == OK]
+                unknown = [row for row in rows if fate[row] == UNKNOWN]
+                row = (granted or unknown)[0]
                 account = int(self._history.account[row])
-                told = [
-                    self._receipt(each, account) if self._history.fate[each] == OK else "an unknown fate"
-                    for each in rows
-                ]
-                said = f"{self._call(row)} was sent {len(rows)} times, with {', '.join(told)}"
-                said += ", and had more than one effect"
-                yield self._violation(Kind.DUPLICATED, account, said, rows)
+                if len(granted) > 1:
+                    said = (
+                        f"{self._call(row)} was answered with {self._receipts(row)}, and when it was sent again with "
+                        f"{self._receipts(granted[1])}: it had its effect twice"
+                    )
+                    yield self._violation(Kind.DUPLICATED, account, said, granted[:2])
+                    continue
+                answer = f"was answered with {self._receipts(row)}" if granted else "was never answered"
+                said = (
+                    f"{self._call(row)} {answer}, and the fates of {len(unknown)} attempts are unknown: by the "
+                    f"balances, it had more than one effect"
+                )
+                yield self._violation(Kind.DUPLICATED, account, said, [*granted, *unknown])
 
-        return count, each()
+        return len(operations), each()
 
     def doubled_somewhere(self, beyond: Int64s) -> tuple[int, Iterator[Violation]]:
         """Accounts with so many more effects than operations, when nothing tells which."""
@@ -499,10 +507,11 @@ class Findings:
 
         return len(cycles), each()
 
-    def not_linearizable(self, account: int, rows: Sequence[int]) -> Violation:
-        """What a search found."""
-        said = "no order of the operations on this account explains their answers"
-        return self._violation(Kind.NOT_LINEARIZABLE, account, said, rows)
+    def not_linearizable(self, account: int, offending: int, rows: Sequence[int]) -> tuple[int, list[Violation]]:
+        """What a search found: a row that fits no order of these rows, of which it is one."""
+        answer = self._receipts(offending) if self._history.fate[offending] == OK else self._reason(offending)
+        said = f"{self._call(offending)}, answered with {answer}, fits no order of what was sent before it returned"
+        return 1, [self._violation(Kind.NOT_LINEARIZABLE, account, said, rows)]
 
     # -- gaps --------------------------------------------------------------------------------------
 

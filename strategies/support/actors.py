@@ -155,7 +155,7 @@ class ActorBank:
         try:
             if self._is_lost(actor, deadline):
                 raise _state_lost(actor)
-            answer = self._exchange(actor, function, args, options, deadline)
+            answer = self._exchange(actor, function, args, options, deadline - self._reserve_s)
         except (NotSent, NoCluster) as error:
             raise Unavailable(f"{function} was not sent: {error}; send it again") from error
         except NotAnswered as error:
@@ -212,6 +212,14 @@ class ActorBank:
             actor.future = None
             actor.gone = self._address_of(actor.key, deadline) != actor.address
         return actor.gone
+
+    @property
+    def _reserve_s(self) -> float:
+        """Kept of each call's time to ask, without an answer, whether the actor is gone.
+
+        The scheduler tries for 30 s to pass a call on to a dead worker, and only tells who asks.
+        """
+        return min(_FIRST_CONNECT_S, self._timeout_s / 5)
 
     def _note_if_gone(self, actor: ActorRef, deadline: float) -> None:
         with suppress(NotSent):  # nobody to ask, or no time left: not known to be gone
