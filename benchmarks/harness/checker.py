@@ -45,12 +45,13 @@ class Verdict:
     duplicated: int
     """Changes in the final state beyond one for each operation, however often it was sent: applied twice, or applied
     though refused, or asked for by nobody. A transfer applied twice is two. Of attempts without an op id whose fate is
-    unknown, at least so many: all that the accounts' answers tell apart."""
+    unknown, at least so many, and exactly so many as far as the balances between answers tell the attempts apart."""
     indeterminate: int
     """Operations that change accounts and whose fate the caller was not told."""
     indeterminate_applied: int
     """Of those, at least partly in the final state: at least so many. Exactly so many, unless transfers are torn, or
-    both transfers and others are among an account's unknown changes and some of these were applied, not all."""
+    both transfers and others are among an account's unknown changes and some of these were applied, not all. Where
+    operations were sent again without an op id, what is not told to be `duplicated` counts here."""
     conserved: bool | None
     """Whether every final balance is what the changes in it add up to, and all balances together what came in and
     went out, with no transfer known to be torn; None where which changes are in them is not told, and some choice
@@ -114,7 +115,8 @@ class _Check:
         self._survives, self._untold = survives[changes], untold[changes]
         counts = ~self._without_receipts[answers.account]
         self._replay_survives = survives[counts]
-        self._replay = Replay(answers.where(counts), self._replay_survives, self._unknown, opening, self._state)
+        self._told = self._state.without(self._without_receipts)
+        self._replay = Replay(answers.where(counts), self._replay_survives, self._unknown, opening, self._told)
         self._find = Findings(history, attempts, names, opening, self._state, self._replay)
         self._found: list[tuple[int, Iterable[Violation]]] = []
 
@@ -225,7 +227,7 @@ class _Check:
         kept = per_row(operation[self._kept_rows], int(operation.max(initial=-1)) + 1)
         told = differs[kept[operation[differs]]]
         otherwise = np.flatnonzero(attempts.refuses_otherwise & ~attempts.reverses)
-        disproved, baseless = wrong_rejections(history, attempts, replay, self._opening, self._state)
+        disproved, baseless = wrong_rejections(history, attempts, replay, self._opening, self._told)
         self._found += [
             find.zombies(self._replay_survives),
             find.one_seq(),
@@ -248,7 +250,10 @@ class _Check:
         return "unknown" if "unknown" in searched else "yes"
 
     def _searched(self) -> set[str]:
-        """What a search says of each account that has answers without receipts."""
+        """What a search says of each account that has answers without receipts.
+
+        The final state is part of the order there: nothing else shows what of it was lost.
+        """
         accounts = np.flatnonzero(self._without_receipts).tolist()
         if not accounts:
             return set()
@@ -264,8 +269,9 @@ class _Check:
             left = max(1, left - answer.visited)
             found.add(str(answer.verdict))
             if answer.verdict == "no":
+                assert answer.offending is not None
                 rows = [row for each in answer.prefix for row in each.rows]
-                self._found.append((1, [self._find.not_linearizable(account, rows)]))
+                self._found.append(self._find.not_linearizable(account, answer.offending.rows, rows))
         return found
 
     def _audit(self, account: int) -> linearizability.Operation:

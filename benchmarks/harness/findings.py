@@ -256,7 +256,7 @@ class Findings:
                 (reverses, Kind.REJECTION_REVERSED, OK),
                 (otherwise, Kind.CHANGED_ANSWER, REJECTED),
             ):
-                for row in rows[:_EACH_MAX].tolist():
+                for row in rows[: _EACH_MAX // 2].tolist():
                     first = self._first_answer(row, fate)
                     account = int(self._history.account[row])
                     other = self._receipt(first, account) if fate == OK else self._reason(first)
@@ -374,7 +374,7 @@ class Findings:
         found = np.flatnonzero(wrong & ~echo)
 
         def each() -> Iterator[Violation]:
-            for index in [*np.flatnonzero(replay.before_opening)[:_EACH_MAX].tolist(), *found.tolist()]:
+            for index in [*_few(replay.before_opening), *found.tolist()]:
                 yield self._wrong_balance(index)
 
         return len(found) + int(replay.before_opening.sum()), each()
@@ -507,10 +507,17 @@ class Findings:
 
         return len(cycles), each()
 
-    def not_linearizable(self, account: int, offending: int, rows: Sequence[int]) -> tuple[int, list[Violation]]:
-        """What a search found: a row that fits no order of these rows, of which it is one."""
-        answer = self._receipts(offending) if self._history.fate[offending] == OK else self._reason(offending)
-        said = f"{self._call(offending)}, answered with {answer}, fits no order of what was sent before it returned"
+    def not_linearizable(
+        self, account: int, offending: Sequence[int], rows: Sequence[int]
+    ) -> tuple[int, list[Violation]]:
+        """What a search found: attempts that fit no order of these rows, of which they are some; or the final state."""
+        answered = [row for row in offending if self._history.fate[row] in (OK, REJECTED)]
+        if answered:
+            row = answered[0]
+            answer = self._receipts(row) if self._history.fate[row] == OK else self._reason(row)
+            said = f"{self._call(row)}, answered with {answer}, fits no order of what was sent before it returned"
+        else:
+            said = f"no order of what was sent ends in the final state, {self._final_state(account)}"
         return 1, [self._violation(Kind.NOT_LINEARIZABLE, account, said, rows)]
 
     # -- gaps --------------------------------------------------------------------------------------
@@ -578,16 +585,17 @@ class Findings:
         ranked = []
         latest = rows[np.argsort(-history.done_ns[rows], kind="stable")]
         for row in latest[:_CANDIDATES_MAX].tolist():
-            operation = int(self._attempts.operation[row])
-            attempts = self._rows_of(operation)
+            attempts = self._rows_of(int(self._attempts.operation[row]))
             granted = [each for each in attempts if history.fate[each] == OK]
-            refused = history.fate[row] in (REJECTED, UNAVAILABLE, LOST)
+            rejected = [each for each in attempts if self._attempts.refuses[each] and history.keyed[each]]
             meanwhile = history.done_ns[row] >= since_ns
-            if history.fate[row] == UNKNOWN and len(attempts) > 1:
+            if history.fate[row] == UNKNOWN and rejected:
+                rank, row = 1 if meanwhile else 4, rejected[0]
+            elif history.fate[row] == UNKNOWN and len(attempts) > 1:
                 rank = 0 if meanwhile else 5
-            elif refused and (granted or self._is_open(attempts)) and history.fate[row] == REJECTED:
+            elif history.fate[row] == REJECTED and (granted or self._attempts.is_open[attempts].any()):
                 continue
-            elif refused:
+            elif history.fate[row] in (REJECTED, UNAVAILABLE, LOST):
                 rank = 1 if meanwhile else 4
             elif any(each in self._misanswered for each in granted):
                 rank = 2
@@ -612,9 +620,6 @@ class Findings:
         replay, line = self._replay, self._replay.line
         rows = (replay.answers.row[replay.losers], line.row[replay.wrong | replay.before_opening])
         return frozenset(np.concatenate(rows).tolist())
-
-    def _is_open(self, rows: Sequence[int]) -> bool:
-        return bool(self._attempts.is_open[rows].any())
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -679,7 +684,8 @@ _REFUSALS = {UNAVAILABLE: "Unavailable", LOST: "StateLost"}
 
 
 def _few(which: Bools) -> list[int]:
-    few: list[int] = np.flatnonzero(which)[:_EACH_MAX].tolist()
+    """Of one of three sorts that are looked at together."""
+    few: list[int] = np.flatnonzero(which)[: _EACH_MAX // 3].tolist()
     return few
 
 

@@ -27,6 +27,12 @@ class Final:
         numbers = chain.from_iterable(receipt or (0, 0, -1) for receipt in receipts)
         return cls(*np.fromiter(numbers, np.int64, 3 * len(receipts)).reshape(-1, 3).T)
 
+    def without(self, accounts: Bools) -> Final:
+        """As if these were lost."""
+        return Final(
+            *(np.where(accounts, none, of) for of, none in ((self.seq, 0), (self.balance, 0), (self.epoch, -1)))
+        )
+
     @property
     def is_there(self) -> Bools:
         """Accounts that were not lost."""

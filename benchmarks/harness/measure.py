@@ -197,9 +197,10 @@ def _doubts(cell: Cell, offered: load.Offered, measured: Speed, verdict: Verdict
     found = []
     if measured.operations < _FEW_SAMPLES:
         found.append(f"only {measured.operations} operations were measured")
-    if verdict.violations or verdict.conserved is False:
+    broken = verdict.acknowledged_lost or verdict.duplicated or verdict.torn or verdict.violations
+    if broken or verdict.conserved is False or verdict.linearizable == "no":
         kinds = ", ".join(sorted({each.kind for each in verdict.violations}))
-        found.append(f"the answers do not fit the final balances: {kinds or 'not conserved'}")
+        found.append(f"the answers do not fit the final balances{f': {kinds}' if kinds else ''}")
     if offered.stood_still_s > max(_STOOD_STILL_S, cell.clients * _STOOD_STILL_S_PER_CLIENT):
         found.append(f"the load generator stood still for {offered.stood_still_s:.2f} s: suspended, or short of cores")
     if offered.stopped_full:

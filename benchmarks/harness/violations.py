@@ -10,7 +10,7 @@ class Kind(StrEnum):
     """What a strategy did that it must not do."""
 
     ACKNOWLEDGED_LOST = "acknowledged_lost"
-    """A change that was answered with a receipt is not in the final state."""
+    """A change that was answered with a receipt, or that a read showed, is not in the final state."""
     DUPLICATED = "duplicated"
     """An operation had its effect more than once."""
     PHANTOM = "phantom"

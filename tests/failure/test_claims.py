@@ -63,7 +63,8 @@ def test_claims_are_kept(cell: Cell, breakable: Environment) -> None:
         assert trial.linearizable != "no"
         assert trial.violations is None
     assert (trial.fault, trial.retry, trial.latency_kind) == (cell.fault, cell.retry, "response")
-    assert trial.offered_per_s == pytest.approx(cell.clients / SHORT.fault.interval_s)
+    # One more caller sends probes, for a part of the time.
+    assert trial.offered_per_s == pytest.approx((cell.clients + 1) / SHORT.fault.interval_s, rel=0.1)
     assert trial.fault_at_s is not None
     assert trial.fault_at_s >= SHORT.fault.after_s
 

@@ -10,7 +10,20 @@ import numpy as np
 from benchmarks.harness.history import History
 from tests.harness.histories import Op, deposit, history, read, transfer
 
-WIDTHS = {"client": 2, "number": 4, "function": 1, "account": 4, "target": 4, "fate": 1, "seq": 4, "target_seq": 4}
+WIDTHS = {
+    "process": 2,
+    "attempt": 2,
+    "keyed": 1,
+    "reason": 1,
+    "client": 2,
+    "number": 4,
+    "function": 1,
+    "account": 4,
+    "target": 4,
+    "fate": 1,
+    "seq": 4,
+    "target_seq": 4,
+}
 """Bytes; of every other column, 8."""
 
 PLAIN = [deposit(5, 2, 105, at=(0, 10)), read(2, 105, at=(11, 20))]
