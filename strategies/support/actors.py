@@ -8,10 +8,11 @@ find it, and a handle on an actor that was lost can never reach its replacement 
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class LedgerActor(Ledger):
     Its methods are plain functions on purpose. A worker runs those of all its actors on one
     thread, so they never interleave; `async` methods would, and could lose updates.
     """
+
+    def packed_snapshot(self) -> bytes:
+        """The snapshot as one value: Dask walks through containers, which took over 5 s for 100,000 accounts."""
+        receipts = self.snapshot()
+        return pickle.dumps((list(receipts), list(zip(*receipts.values(), strict=True))), protocol=5)
 
 
 @dataclass(eq=False)
@@ -423,12 +429,17 @@ class ActorAccounts(Accounts):
         owners = self._owners(deadline)
         with ThreadPoolExecutor(_SNAPSHOT_THREADS) as threads:
             parts = threads.map(
-                lambda owner: self._bank.call(owner, "snapshot", changes=False, deadline=deadline), owners
+                lambda owner: self._bank.call(owner, "packed_snapshot", changes=False, deadline=deadline), owners
             )
-            return {account: receipt for part in parts for account, receipt in part.items()}
+            return {account: receipt for part in parts for account, receipt in _unpacked(part)}
 
     def close(self) -> None:
         self._bank.close()
+
+
+def _unpacked(snapshot: bytes) -> Iterator[tuple[str, Receipt]]:
+    accounts, columns = pickle.loads(snapshot)
+    return zip(accounts, map(Receipt, *columns), strict=True) if accounts else iter(())
 
 
 def _unpickled(kind: type[ActorBank], name: str, timeout_s: float, direct: bool) -> ActorBank:
