@@ -240,7 +240,7 @@ class NeedsRedis(Plain):
 
 
 class Batches(Plain, Batched):
-    """Takes several operations in one call; refuses those whose amount is 13. Writes down how many came at once."""
+    """Takes several operations in one call. Writes down how many came at once."""
 
     sizes: ClassVar[list[int]] = []
 
@@ -250,13 +250,18 @@ class Batches(Plain, Batched):
         return [self.one(operation) for operation in operations]
 
     def one(self, operation: Operation) -> Receipt | Rejected:
-        if operation.amount == 13:
-            return InvalidAmount("13 is unlucky here")
         if operation.function is Function.OPEN_ACCOUNT:
             return self.open_account(operation.account, operation.amount)
         if operation.function is Function.BALANCE:
             return self.balance(operation.account)
         return self.deposit(operation.account, operation.amount)
+
+
+class Superstitious(Batches):
+    """Refuses what it has no right to: any amount of 13."""
+
+    def one(self, operation: Operation) -> Receipt | Rejected:
+        return InvalidAmount("13 is unlucky here") if operation.amount == 13 else super().one(operation)
 
 
 class UnsureOfBatches(Batches):

@@ -158,6 +158,15 @@ def test_batches(environment: Environment) -> None:
     assert sum(size == 10 for size in batches.sizes) > 0.9 * len(batches.sizes)
 
 
+def test_a_rejection_within_a_batch_is_its_own_operation_s(environment: Environment) -> None:
+    trial = measured("Superstitious", environment, workload="hot", batch=10)
+    assert trial.status == Status.OK
+    assert trial.operations
+    assert trial.acknowledged
+    assert (trial.acknowledged_lost, trial.duplicated, trial.conserved) == (0, 0, True)
+    assert trial.distrust == "the answers do not fit the final balances: wrong_rejection"
+
+
 def test_a_batch_that_fills_slowly_is_not_sent_late(environment: Environment) -> None:
     """Its first operation waits for its last: that is response time, and not the generator's lag."""
     trial = measured("Batches", environment, batch=20, arrivals=Arrivals.CONSTANT, rate_per_s=500.0)
