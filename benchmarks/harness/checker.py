@@ -32,7 +32,7 @@ class Verdict:
     A deposit or withdrawal changes one account, a transfer two, or one twice. A change in the final state that
     no acknowledged operation explains is taken for one of unknown fate, while its account has such left. Of changes
     acknowledged under one seq, that one is taken to be there which the balances show; if they do not tell, one by
-    which fewer transfers are torn.
+    which fewer transfers are torn, and of these the one that was answered last.
     """
 
     acknowledged: int
@@ -223,9 +223,9 @@ class _Check:
         history, attempts, replay, find = self._history, self._attempts, self._replay, self._find
         operation = attempts.operation
         differs, reverses = np.flatnonzero(attempts.differs), np.flatnonzero(attempts.reverses)
-        # Who lost an operation has forgotten its answer.
-        kept = per_row(operation[self._kept_rows], int(operation.max(initial=-1)) + 1)
-        told = differs[kept[operation[differs]]]
+        # Who lost an operation has forgotten its answer, and gives it another when it is sent again.
+        kept = np.bincount(operation[self._kept_rows], minlength=int(operation.max(initial=-1)) + 1)
+        told = differs[kept[operation[differs]] > self._kept_rows[differs]]
         otherwise = np.flatnonzero(attempts.refuses_otherwise & ~attempts.reverses)
         disproved, baseless = wrong_rejections(history, attempts, replay, self._opening, self._told)
         self._found += [
@@ -236,7 +236,7 @@ class _Check:
             find.parted(),
             find.overdrawn(),
             find.answers_changed(told, self._is_effect[told]),
-            find.rejections_changed(reverses[kept[operation[reverses]]], otherwise),
+            find.rejections_changed(reverses[kept[operation[reverses]] > 0], otherwise),
             find.wrong_rejections(disproved, baseless),
         ]
         circles = cycles(replay.line, replay.begins, replay.broken_accounts) if across_accounts else []

@@ -22,6 +22,7 @@ from strategies.interface import Durability
 
 _READY_S = 10.0
 _STOP_S = 5.0
+_SYNCED_S = 10.0
 _PORT_TRIES = 5
 
 _LAUNCH = Path(launch.__file__)
@@ -148,6 +149,17 @@ class RedisServer:
         assert self.watch is not None
         self.kill()
         return self.watch.lose()
+
+    def await_synced(self) -> None:
+        """Wait until all that was written before is on disk, where the durability class has files at all."""
+        if self.durability is Durability.VOLATILE:
+            return
+        import redis  # an extra
+
+        with redis.Redis.from_url(self.url, socket_timeout=2 * _SYNCED_S) as client:
+            client.set("bench-synced", 1)  # the server waits for what the same connection wrote, and all before it
+            if client.execute_command("WAITAOF", 1, 0, int(_SYNCED_S * 1e3))[0] != 1:
+                raise RuntimeError(f"the Redis server synced nothing within {_SYNCED_S:g} s; is the disk this slow?")
 
     def stop(self) -> None:
         """End the server and delete its data. Idempotent."""

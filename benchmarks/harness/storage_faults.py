@@ -55,6 +55,10 @@ class PowerLoss(FaultAction):
         with RedisServer(self.claims.durability, watched=True) as self.server:
             yield replace(context, redis_url=self.server.url)
 
+    def armed(self) -> None:
+        # A bank that loses its opening shows only that it is young.
+        self.server.await_synced()
+
     def inject(self, accounts: Accounts) -> str:
         if not self.server.runs:
             raise NotInjected("the server was gone already")

@@ -78,7 +78,8 @@ def _overwrite(answers: Legs, rivals: Int64s, state: Final, survives: Bools, unt
     """Let one of the rivals, in order, for each place survive.
 
     That one which the final receipt shows or the next change goes on from. Where it is not told so,
-    the one by which the fewest transfers are torn.
+    the one by which the fewest transfers are torn; at last the one that was answered last, as where a store
+    went back to an earlier state and gave out the same seqs and balances again.
     """
     acknowledged = np.flatnonzero(~answers.is_read)
     legs = answers.where(rivals)
@@ -99,6 +100,6 @@ def _overwrite(answers: Legs, rivals: Int64s, state: Final, survives: Bools, unt
     torn_if_kept = legs.is_transfer & other_is_gone
     torn_if_overwritten = legs.is_transfer & ~other_is_gone & ~both_untold
     doubt = torn_if_kept.astype(np.int8) - torn_if_overwritten
-    # The first that was sent, at last: of two transfers that meet at both ends, one is kept at both.
-    order = np.lexsort((legs.row, legs.begun_ns, doubt, ~shown[~told], places(legs)))
+    # By the row, in the end: of two transfers that meet at both ends, one is kept at both.
+    order = np.lexsort((legs.row, -legs.done_ns, doubt, ~shown[~told], places(legs)))
     survives[rivals[order]] = ~repeats(legs.account[order], legs.seq[order])

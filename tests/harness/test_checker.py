@@ -26,6 +26,7 @@ from benchmarks.harness.history import (
     WITHDRAW,
     History,
 )
+from benchmarks.harness.violations import Kind
 from strategies.interface import Receipt
 from tests.harness.histories import EPOCH, OPENING, Op, deposit, judged, names, read, transfer, unanswered, withdraw
 
@@ -288,6 +289,26 @@ def test_an_owner_that_came_back_from_an_older_state_lost_what_came_after() -> N
 def test_an_owner_that_came_back_blank_and_was_not_called_again_lost_everything() -> None:
     verdict = judged([deposit(5, 2, 105, at=(0, 10), epoch=7), deposit(5, 3, 110, at=(11, 20), epoch=7)], (1, 100, 8))
     assert (verdict.acknowledged_lost, verdict.conserved) == (2, False)
+
+
+def test_a_store_that_went_back_and_gave_out_the_same_receipts_again() -> None:
+    """Nothing tells the balances apart: who was answered before it went back is who was lost."""
+    ops = [
+        replace(deposit(1, seq, 99 + seq, at), number=number, attempt=attempt, keyed=True)
+        for number, attempt, seq, at in (
+            (0, 0, 2, (0, 1)),
+            (1, 0, 3, (2, 3)),
+            # The store went back.
+            (2, 0, 2, (10, 11)),
+            (3, 0, 3, (12, 13)),
+            (0, 1, 4, (14, 15)),
+        )
+    ]
+    verdict = judged(ops, (4, 103), opening=100)
+    assert (verdict.acknowledged, verdict.acknowledged_lost, verdict.duplicated) == (4, 1, 0)
+    found = {each.kind for each in verdict.violations}
+    assert Kind.ACKNOWLEDGED_LOST in found
+    assert not found & {Kind.DUPLICATED, Kind.CHANGED_ANSWER}
 
 
 def test_what_a_later_owner_did_aside_of_the_final_state_takes_nothing_from_an_earlier_one() -> None:

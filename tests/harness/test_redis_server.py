@@ -189,6 +189,18 @@ def test_only_a_watched_server_pays_for_it() -> None:
 
 
 @pytest.mark.skipif(sync_watch.missing() is not None, reason=str(sync_watch.missing()))
+def test_what_is_synced_outlives_a_power_cut() -> None:
+    with RedisServer(Durability.PROCESS_CRASH, watched=True) as server:
+        with connected(server) as client:
+            client.set("key", "value")
+        server.await_synced()
+        server.lose_power()
+        server.start()
+        with connected(server) as client:
+            assert client.get("key") == b"value"
+
+
+@pytest.mark.skipif(sync_watch.missing() is not None, reason=str(sync_watch.missing()))
 def test_a_watched_server_leaves_nothing_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = {process.pid for process in psutil.Process().children(recursive=True)}
