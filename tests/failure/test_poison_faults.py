@@ -157,7 +157,9 @@ def test_a_method_that_hangs_has_its_effect_in_the_end(breakable: Environment) -
         trial.blow()
         began = time.monotonic()
         assert isinstance(outcome(trial.accounts, ACCOUNTS[0]), Indeterminate)
-        assert DEADLINE_S * 0.9 < time.monotonic() - began < DEADLINE_S + 1.0
+        assert (
+            DEADLINE_S * 0.7 < time.monotonic() - began < DEADLINE_S + 1.0
+        )  # it keeps a fifth to ask whether it is gone
         time.sleep(trial.action.lasts_s)
         trial.action.heal()
         assert trial.accounts.balance(ACCOUNTS[0]).balance == OPENING + 1

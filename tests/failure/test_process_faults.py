@@ -19,6 +19,8 @@ from tests.failure.struck import ACCOUNTS, DEADLINE_S, OPENING, begun, outcome, 
 
 IN_TIME_S = DEADLINE_S + 1.0
 """How long a call with that deadline may take on a busy machine."""
+WAITED = 0.7
+"""The share of its deadline that a call to an actor waits at least; in the rest it asks whether the actor is gone."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_a_paused_worker_is_stopped_for_longer_than_a_deadline(breakable: Enviro
         assert status(pid) == psutil.STATUS_STOPPED
         began = time.monotonic()
         assert isinstance(outcome(trial.accounts, ACCOUNTS[0]), Indeterminate | Unavailable)
-        assert DEADLINE_S * 0.9 < time.monotonic() - began < IN_TIME_S
+        assert DEADLINE_S * WAITED < time.monotonic() - began < IN_TIME_S
         assert trial.action.lasts_s > DEADLINE_S
         trial.action.heal()
         assert status(pid) != psutil.STATUS_STOPPED
