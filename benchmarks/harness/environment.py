@@ -20,7 +20,6 @@ import psutil
 from benchmarks.harness import scratch
 from benchmarks.harness.driver_processes import DriverProcess, connect
 from benchmarks.harness.redis_server import RedisServer, ServerMissing, find_program
-from benchmarks.harness.subprocess_cluster import SubprocessCluster
 from strategies.interface import Capabilities, Context, Durability, Resource
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ class Environment:
         self._cluster: LocalCluster | None = None
         self._servers: dict[Durability, RedisServer] = {}
         self._drivers: list[DriverProcess] = []
-        self._own_scheduler: SubprocessCluster | None = None
         self._cluster_stack = ExitStack()
         self._users_durability: Durability | None = None
 
@@ -191,15 +189,6 @@ class Environment:
     def worker_pids(self) -> dict[str, int]:
         """Process ids of the harness's own workers, by address."""
         return {nanny.worker_address: nanny.pid for nanny in list(self.cluster.workers.values()) if nanny.pid}
-
-    def own_scheduler(self) -> SubprocessCluster:
-        """A cluster whose scheduler can be killed; raised when first asked for, or when the last one is broken."""
-        if self._own_scheduler is not None and not self._own_scheduler.is_whole:
-            self._own_scheduler.close()
-            self._own_scheduler = None
-        if self._own_scheduler is None:
-            self._own_scheduler = self._stack.enter_context(SubprocessCluster(self._workers, THREADS_PER_WORKER))
-        return self._own_scheduler
 
     @contextmanager
     def spare_worker(self) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import psutil
 
-from benchmarks.harness.environment import Environment, in_time, state
+from benchmarks.harness.environment import THREADS_PER_WORKER, Environment, in_time, state
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.subprocess_cluster import SubprocessCluster
@@ -163,7 +163,7 @@ class SchedulerKill(ClusterFault):
         "a blank scheduler at the same address, and blank workers: those of a scheduler that is gone end by themselves"
     )
     cannot_show = "a scheduler that comes back elsewhere, or only after clients gave up (30 s)"
-    _cluster: SubprocessCluster
+    cluster: SubprocessCluster
     _struck = False
 
     @property
@@ -172,22 +172,17 @@ class SchedulerKill(ClusterFault):
 
     @contextmanager
     def prepared(self, context: Context) -> Iterator[Context]:
-        self._cluster = self.environment.own_scheduler()
-        client = self._cluster.client
-        try:
-            yield replace(context, client=client)
-        finally:
-            if self._cluster.is_whole and (names := list(client.list_datasets(callback_timeout=_ASK_S))):
-                client.unpublish_dataset(names, callback_timeout=_ASK_S)
+        with SubprocessCluster(len(self.environment.worker_pids()), THREADS_PER_WORKER) as self.cluster:
+            yield replace(context, client=self.cluster.client)
 
     def inject(self, accounts: Accounts) -> str:
-        self._cluster.kill_scheduler()
+        self.cluster.kill_scheduler()
         self._struck = True
         return "the scheduler"
 
     def heal(self) -> None:
         if self._struck:
-            self._cluster.restart()
+            self.cluster.restart()
 
 
 class ServerFault(FaultAction):

@@ -165,7 +165,8 @@ def test_a_spare_worker_that_was_killed_leaves_too(breakable: Environment) -> No
 
 def test_a_killed_scheduler_comes_back_blank_at_its_address(breakable: Environment) -> None:
     with struck(breakable, Fault.SCHEDULER_KILL, "actor_single", "direct") as trial:
-        cluster = breakable.own_scheduler()
+        assert isinstance(trial.action, process_faults.SchedulerKill)
+        cluster = trial.action.cluster
         assert trial.context.client is cluster.client
         assert trial.context.client is not breakable.client
         address, pid = cluster.address, cluster.scheduler_pid
@@ -182,7 +183,6 @@ def test_a_killed_scheduler_comes_back_blank_at_its_address(breakable: Environme
         assert {type(each) for each in trial.deposits()} == {StateLost}
         with load("actor_single").open(trial.context) as blank:
             assert blank.open_account(ACCOUNTS[0]).balance == 0
-    assert breakable.own_scheduler() is cluster
     begun(breakable, "actor_single")
 
 
@@ -193,15 +193,6 @@ def test_state_outside_dask_does_not_feel_the_schedulers_death(breakable: Enviro
         assert all(isinstance(each, Receipt) for each in trial.deposits())
         trial.action.heal()
         assert all(isinstance(each, Receipt) for each in trial.deposits())
-
-
-def test_a_cluster_that_is_broken_is_not_used_again(breakable: Environment) -> None:
-    broken = breakable.own_scheduler()
-    broken.kill_scheduler()
-    whole = breakable.own_scheduler()
-    assert whole is not broken
-    assert whole.is_whole
-    assert not broken.is_whole
 
 
 # -- the server ------------------------------------------------------------------------------------
