@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 WORKERS = 4
 THREADS_PER_WORKER = 2
+WORKERS_OF_A_TRIAL = 2
+"""Of a cluster that is made for one trial: enough to have state on another. Each start costs a second of a core."""
 _CONNECT_S = 10.0
 _WORKERS_BACK_S = 60.0
 _GIVEN_UP_S = 15.0

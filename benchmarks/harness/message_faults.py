@@ -9,7 +9,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from benchmarks.harness import namespaces, proxied_cluster
-from benchmarks.harness.environment import THREADS_PER_WORKER, Environment
+from benchmarks.harness.environment import THREADS_PER_WORKER, WORKERS_OF_A_TRIAL, Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.namespaces import Namespace
 from benchmarks.harness.process_faults import USERS_CLUSTER, USERS_SERVER
@@ -53,7 +53,7 @@ class _ByProxy(FaultAction):
         with ExitStack() as stack:
             workers: list[Address] = []
             if Resource.DASK in self.claims.needs:
-                workers = proxied_cluster.free_addresses(len(self.environment.worker_pids()))
+                workers = proxied_cluster.free_addresses(WORKERS_OF_A_TRIAL)
             server = urlsplit(context.redis_url or "")
             servers = [(str(server.hostname), int(server.port or 6379))] if context.redis_url else []
             self.proxy = stack.enter_context(Proxy([*workers, *servers]))

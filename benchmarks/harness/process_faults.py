@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import psutil
 
-from benchmarks.harness.environment import THREADS_PER_WORKER, Environment, in_time, state
+from benchmarks.harness.environment import THREADS_PER_WORKER, WORKERS_OF_A_TRIAL, Environment, in_time, state
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.subprocess_cluster import SubprocessCluster
@@ -172,7 +172,7 @@ class SchedulerKill(ClusterFault):
 
     @contextmanager
     def prepared(self, context: Context) -> Iterator[Context]:
-        with SubprocessCluster(len(self.environment.worker_pids()), THREADS_PER_WORKER) as self.cluster:
+        with SubprocessCluster(WORKERS_OF_A_TRIAL, THREADS_PER_WORKER) as self.cluster:
             yield replace(context, client=self.cluster.client)
 
     def inject(self, accounts: Accounts) -> str:
