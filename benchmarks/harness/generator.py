@@ -23,7 +23,9 @@ import numpy as np
 from benchmarks.harness import history
 from benchmarks.harness.history import BALANCE, DEPOSIT, LOST, REJECTED, TRANSFER, UNAVAILABLE, UNKNOWN
 from strategies.interface import (
+    AccountError,
     Accounts,
+    Answer,
     Batched,
     Function,
     Indeterminate,
@@ -476,7 +478,7 @@ class _Calls:
             operations = [self._operation(place, row) for row, (place, _) in enumerate(taken, start=first)]
             sent = clock()
             try:
-                answers: list[Receipt | Rejected] | int = handle.apply(operations)
+                answers: list[Answer] | int = handle.apply(operations)
             except Exception as error:
                 answers = _fate_of(error)
             done = clock()
@@ -488,8 +490,8 @@ class _Calls:
                 answer = answers if isinstance(answers, int) else answers[row - first]
                 if isinstance(answer, int):
                     recorder.fate[row] = answer
-                elif isinstance(answer, Rejected):
-                    recorder.fate[row] = REJECTED
+                elif isinstance(answer, AccountError):
+                    recorder.fate[row] = _fate_of(answer)
                 else:
                     recorder.answered(row, answer)
             recorder.size = first + len(taken)
