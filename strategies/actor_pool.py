@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers
-from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorAccounts, ActorBank, ActorRef
+from strategies.support.actor_accounts import ShardedAccounts
+from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorBank, ActorRef
 from strategies.support.sharding import HashRing
 
 SHARDS = 4
 
 
-class ActorPool(ActorAccounts):
+class ActorPool(ShardedAccounts):
     """A handle on the pool's shards."""
 
     capabilities = Capabilities(
@@ -33,20 +34,9 @@ class ActorPool(ActorAccounts):
     )
 
     def __init__(self, bank: ActorBank, shards: Sequence[ActorRef]) -> None:
-        super().__init__(bank)
-        self._shards = shards
-        self._ring = HashRing(len(shards))
-
-    def __reduce__(self) -> tuple[type[Self], tuple[ActorBank, Sequence[ActorRef]]]:
-        return type(self), (self._bank, self._shards)
+        super().__init__(bank, shards, HashRing(len(shards)).shard_of)
 
     @classmethod
     def open(cls, context: Context) -> Self:
         bank = ActorBank.of(context, cls.name)
         return cls(bank, bank.open_shards(context.shards or SHARDS))
-
-    def _owner(self, account: str, deadline: float, *, make: bool = False) -> ActorRef:
-        return self._shards[self._ring.shard_of(account)]
-
-    def _owners(self, deadline: float) -> Sequence[ActorRef]:
-        return self._shards

@@ -5,20 +5,22 @@ This module names strategies, as nothing else in the ruler does: each baseline i
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from hashlib import sha1
 from typing import TYPE_CHECKING
+
+import msgpack
 
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.intervals import ratio_paired
 from strategies.interface import Accounts, Durability, load
-from strategies.redis_lua import CHANGE_SCRIPT
-from strategies.support.actors import LedgerActor
+from strategies.redis_lua import SCRIPT
+from strategies.support.ledger_actor import LedgerActor
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -141,18 +143,18 @@ def _redis(environment: Environment, stack: ExitStack) -> tuple[Loop, Loop]:
 
     strategy = _deposits(_opened("redis_lua", "volatile", environment, stack))
     server = stack.enter_context(redis.Redis.from_url(environment.redis_server(Durability.VOLATILE).url))
-    epoch, bank, session = "1", f"{{raw-{uuid.uuid4().hex}}}", uuid.uuid4().hex
-    keys = (f"{bank}:epoch", f"{bank}:accounts", f"{bank}:session:{session}", f"{bank}:account:a", f"{bank}:account:a")
-    server.set(keys[0], epoch)
-    server.eval(CHANGE_SCRIPT, len(keys), *keys, epoch, "open_account", 0, "", "a", "a")
-    digest = sha1(CHANGE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+    name = f"{{raw-{uuid.uuid4().hex}}}"
+    keys = (f"{name}:bank", f"{name}:session:{uuid.uuid4().hex}")
+    server.hset(keys[0], mapping={"": 1, "a": struct.pack("<dd", 1, 0)})
+    digest = server.script_load(SCRIPT)
     number = iter(range(2**53))
 
     def bare(calls: int) -> float:
-        evalsha = server.evalsha
+        evalsha, packed = server.evalsha, msgpack.packb
         begin = time.perf_counter()
         for _ in range(calls):
-            evalsha(digest, len(keys), *keys, epoch, "deposit", 1, next(number), "a", "a")
+            columns = (b"\x01", ("a",), (1,), (), (), (next(number),))
+            evalsha(digest, 2, *keys, 1, packed(columns, use_bin_type=False))
         return time.perf_counter() - begin
 
     return strategy, bare
