@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 import cloudpickle
 
-from strategies.interface import AccountExists, Context, load
+from strategies.interface import AccountExists, Context, Unavailable, load
 
 _PROGRAM = """
 import os, queue, threading, time
@@ -139,18 +140,32 @@ def connect(scheduler: str) -> None:
     Client(scheduler)
 
 
-def open_bank(strategy: str, context: Context, scheduler: str | None, openings: Mapping[str, int]) -> None:
-    """In the driver process: attach to the bank, open these accounts, and keep the handle for `call_bank`."""
+def open_bank(
+    strategy: str, context: Context, scheduler: str | None, openings: Mapping[str, int], patience_s: float
+) -> None:
+    """In the driver process: attach to the bank, open these accounts, and keep the handle for `call_bank`.
+
+    The context's deadline may be short for a fault's sake: what needs longer on a busy machine has `patience_s`.
+    """
     from distributed import Client
 
     import __main__
 
-    client = None if scheduler is None else Client(scheduler)
-    handle = load(strategy).open(replace(context, client=client))
-    for account, opening in openings.items():
-        with suppress(AccountExists):
-            handle.open_account(account, opening)
-    __main__.bank = handle
+    kind = load(strategy)
+    context = replace(context, client=None if scheduler is None else Client(scheduler))
+    with kind.open(replace(context, timeout_s=patience_s)) as unhurried:
+        for account, opening in openings.items():
+            with suppress(AccountExists):
+                unhurried.open_account(account, opening)
+    deadline = time.monotonic() + patience_s
+    while True:  # ends with its patience
+        try:
+            __main__.bank = kind.open(context)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def call_bank(function: Callable[..., Any], *arguments: object) -> Any:

@@ -312,7 +312,7 @@ class Environment:
 
         self._cluster_stack = stack = self._stack.enter_context(ExitStack())
         directory = stack.enter_context(scratch.directory("dask"))
-        with _interrupts_blocked():
+        with interrupts_blocked():
             self._cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=self._workers,
@@ -421,7 +421,7 @@ def _abandoned_calls_unlogged() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Keep Ctrl-C from processes started meanwhile, or later by threads started meanwhile.
 
     A terminal sends it to the whole process group; the harness alone decides how its workers end.

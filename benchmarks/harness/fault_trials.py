@@ -22,7 +22,7 @@ from benchmarks.harness.environment import Environment
 from benchmarks.harness.fault_load import FaultLoad
 from benchmarks.harness.faults import FaultAction
 from benchmarks.harness.generator import Retry, Share, send
-from benchmarks.harness.history import OK, Bools, Floats, History
+from benchmarks.harness.history import DEPOSIT, NEVER_NS, OK, UNAVAILABLE, UNKNOWN, Bools, Floats, History
 from benchmarks.harness.history_files import HistoryFile
 from benchmarks.harness.probes import Probes
 from benchmarks.harness.statistics import Outage, outage
@@ -51,6 +51,8 @@ _BEGIN_S, _PROMPT_S = 10.0, 0.1
 """How long callers may take to begin, and what of that is no delay."""
 _OPEN_S = 10.0
 """Deadline of the calls that make the bank."""
+_LATE_S = 3.0
+"""How long accounts that were not served at the load's end are asked: a busy machine is late, which is no loss."""
 _SENT_AGAIN = 32
 """Acknowledged operations that are sent again with their op ids when all is over."""
 
@@ -62,7 +64,7 @@ class Schedule:
     after_s: float = 0.5
     """Load before the fault; up to a tenth more, by the seed."""
     tail_s: float = 1.3
-    """Load after the remedy: who is not served by then was not served again."""
+    """Load after the remedy."""
     timeout_s: float = 0.5
     """Deadline of each call."""
     interval_s: float = 0.05
@@ -88,13 +90,20 @@ class Observed:
     ended_ns: int
     """When callers were told to stop."""
     over_ns: int
-    """When they had. What was sent later tests what is remembered."""
+    """When they had."""
+    asked_ns: int
+    """Until when accounts were asked that were not served at the end. What was sent later tests what is remembered."""
     target: str
 
     @property
     def load(self) -> History:
         """What was sent while load was offered."""
         return self.history.where(self.history.sent_ns < self.over_ns)
+
+    def asked(self, accounts: int) -> History:
+        """What the first so many accounts were asked, with those that had to be asked longer."""
+        history = self.history
+        return history.where((history.sent_ns < self.asked_ns) & (history.account < accounts))
 
 
 def run(cell: Cell, environment: Environment, schedule: Schedule, seed: int) -> Observed:
@@ -150,6 +159,8 @@ def run(cell: Cell, environment: Environment, schedule: Schedule, seed: int) -> 
         over_ns = time.perf_counter_ns()
         accounts = caller.accounts or stack.enter_context(open_patiently(cell.accounts, context))
         action.confirm(journal.begun_again(directory))
+        ask_the_unserved(accounts, offered)
+        asked_ns = time.perf_counter_ns()
         if cell.retry is Retry.OP_ID and cell.claims.retries is Retries.SAFE_WITH_OP_ID:
             _send_again(accounts, offered, chance)
         final = _audit(accounts, offered.account_names)
@@ -167,6 +178,7 @@ def run(cell: Cell, environment: Environment, schedule: Schedule, seed: int) -> 
         healed_ns,
         ended_ns,
         over_ns,
+        asked_ns,
         target,
     )
 
@@ -271,7 +283,7 @@ class _Callers:
         client = self._context.client
         scheduler = None if client is None else client.scheduler_info()["address"]
         context = replace(self._context, client=None)
-        self._action.child.send(open_bank, self._cell.strategy, context, scheduler, openings)
+        self._action.child.send(open_bank, self._cell.strategy, context, scheduler, openings, _OPEN_S)
         self._action.child.answer()
 
 
@@ -279,6 +291,27 @@ def _due_before(shares: Sequence[Share], end_ns: int) -> Floats:
     """When operations were due, in seconds from the start, sent or not."""
     due_s = np.sort(np.concatenate([each for share in shares for each in share.due_s]))
     return due_s[due_s * 1e9 < end_ns]
+
+
+def ask_the_unserved(accounts: Accounts, offered: FaultLoad) -> None:
+    """Go on with deposits for accounts whose last one was not answered, one account after the other, for `_LATE_S`."""
+    history = offered.history()
+    names = dict(enumerate(offered.account_names))
+    deadline = time.monotonic() + _LATE_S
+    for client in range(offered.clients):
+        mine = np.flatnonzero((history.client == client) & (history.done_ns != NEVER_NS))
+        if not len(mine) or history.fate[mine[-1]] not in (UNAVAILABLE, UNKNOWN):
+            continue
+        number = int(history.number[history.client == client].max())
+        written = journal.Journal(offered.directory, client, int(_LATE_S / _AUDIT_RETRY_S) + 1)
+        while time.monotonic() < deadline and not written.full:
+            number += 1
+            op_id = None if offered.retry is Retry.NAIVE else OpId(f"{offered.session}-{client}", number)
+            operation = (DEPOSIT, int(history.account[mine[-1]]), -1, 1)
+            fate = send(accounts, names, operation, op_id, written, (number, 0), time.perf_counter_ns())
+            if fate not in (UNAVAILABLE, UNKNOWN):
+                break
+            time.sleep(_AUDIT_RETRY_S)
 
 
 def _send_again(accounts: Accounts, offered: FaultLoad, chance: random.Random) -> None:
@@ -334,7 +367,7 @@ class Judged:
 
 def judged(cell: Cell, observed: Observed) -> Judged:
     """What is left of the money, how long nobody was served, and whether that was claimed."""
-    felt = outage(observed.load, observed.struck_ns)
+    felt = outage(observed.asked(cell.mix.accounts), observed.struck_ns)
     if observed.final is None:
         return Judged(None, felt, "unknown", None, (), ("the accounts could not be read after the fault",))
     of_probes = observed.history.account >= cell.mix.accounts
@@ -386,6 +419,7 @@ def history_file(cell: Cell, observed: Observed, seed: int) -> HistoryFile:
         "healed_ns": observed.healed_ns,
         "ended_ns": observed.ended_ns,
         "over_ns": observed.over_ns,
+        "asked_ns": observed.asked_ns,
     }
     return HistoryFile(observed.history, observed.names, OPENING, observed.final, about)
 

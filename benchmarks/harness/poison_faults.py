@@ -12,7 +12,18 @@ from benchmarks.harness.environment import Environment, in_time
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.load import shipped_by_value
 from benchmarks.harness.process_faults import USERS_SERVER, ClusterFault, await_state
-from strategies.interface import AccountError, Accounts, Caller, Capabilities, Context, Fault, Indeterminate, Resource
+from strategies.interface import (
+    AccountError,
+    AccountExists,
+    Accounts,
+    Caller,
+    Capabilities,
+    Context,
+    Fault,
+    Indeterminate,
+    Resource,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     import redis
@@ -58,10 +69,7 @@ types that refuse to be pickled"
 
     def inject(self, accounts: Accounts) -> str:
         victim = f"poisoned-{self.chance.randrange(2**32)}"
-        try:
-            accounts.open_account(victim, _OPENING)
-        except AccountError as error:
-            raise NotInjected(f"no account could be opened for the poison: {error}") from error
+        _open(accounts, victim)
         told = []
         for poison in ("name not to be encoded", "name not to be pickled", "amount not to be pickled"):
             before = self._balance(accounts, victim)
@@ -92,10 +100,30 @@ types that refuse to be pickled"
         return ended
 
     def _balance(self, accounts: Accounts, victim: str) -> int:
+        deadline = time.monotonic() + _ASK_S
+        while True:  # ends with the deadline
+            try:
+                return accounts.balance(victim).balance
+            except AccountError as error:
+                if not isinstance(error, Unavailable) or time.monotonic() > deadline:
+                    raise Poisoned(
+                        f"after a deposit with a poisoned argument the account is not served: {error}"
+                    ) from error
+
+
+def _open(accounts: Accounts, victim: str) -> None:
+    """With patience: the deadline of a call is short for the fault's sake."""
+    deadline = time.monotonic() + _ASK_S
+    while True:  # ends with the deadline
         try:
-            return accounts.balance(victim).balance
+            accounts.open_account(victim, _OPENING)
+        except AccountExists:
+            return
         except AccountError as error:
-            raise Poisoned(f"after a deposit with a poisoned argument the account is not served: {error}") from error
+            if time.monotonic() > deadline:
+                raise NotInjected(f"no account could be opened for the poison: {error}") from error
+        else:
+            return
 
 
 class _MethodFault(ClusterFault):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import scratch
-from benchmarks.harness.environment import _interrupts_blocked
+from benchmarks.harness.environment import interrupts_blocked
 from benchmarks.harness.proxy import Address, Proxy
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def cluster(workers: list[Address], proxy: Proxy, threads_per_worker: int) -> It
             }
             for name, ((_, port), (host, contact)) in enumerate(zip(workers, proxy.addresses, strict=False))
         }
-        with _interrupts_blocked():
+        with interrupts_blocked():
             made = SpecCluster(
                 workers=specification, scheduler={"cls": Scheduler, "options": own}, silence_logs=logging.CRITICAL
             )

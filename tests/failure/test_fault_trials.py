@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from benchmarks.harness.cells import Cell
-from benchmarks.harness.fault_trials import Observed, answers, judged
+from benchmarks.harness.fault_load import FaultLoad
+from benchmarks.harness.fault_trials import Observed, answers, ask_the_unserved, judged
 from benchmarks.harness.generator import Retry
-from benchmarks.harness.history import NEVER_NS, OK, REJECTED, UNKNOWN, History
+from benchmarks.harness.history import DEPOSIT, LOST, NEVER_NS, OK, REJECTED, UNAVAILABLE, UNKNOWN, History
+from benchmarks.harness.journal import Journal
 from benchmarks.harness.probes import Probes
 from benchmarks.harness.runs import mismatches
 from benchmarks.harness.statistics import outage
 from benchmarks.harness.workloads import OPENING, UNIT_DEPOSITS
-from strategies.interface import Caller, Fault, Receipt
+from strategies.interface import Accounts, Caller, Fault, OpId, Receipt, Unavailable
 from tests.harness.histories import EPOCH, Op, deposit, history, unanswered
 from tests.harness.own import fault_cell
 from tests.harness.runs import trial
@@ -78,6 +81,50 @@ def test_where_all_callers_died_nobody_waits() -> None:
     assert (felt.served_again, felt.recovery_s, felt.unavailable_s) == (True, None, 0.0)
 
 
+# -- who was not served by the load's end ----------------------------------------------------------
+
+
+class ServesTheThird:
+    """Turns two calls away, and knows which were made."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, OpId | None]] = []
+
+    def deposit(self, account: str, amount: int, *, op_id: OpId | None = None) -> Receipt:
+        assert amount == 1
+        self.calls.append((account, op_id))
+        if len(self.calls) < 3:
+            raise Unavailable("not yet")
+        return Receipt(2, OPENING + 1, EPOCH)
+
+
+@pytest.mark.parametrize("retry", Retry)
+def test_only_who_was_not_answered_is_asked_longer(retry: Retry, tmp_path: Path) -> None:
+    load = FaultLoad(
+        UNIT_DEPOSITS,
+        4,
+        seconds=1.0,
+        probed_s=1.0,
+        interval_s=0.5,
+        retry=retry,
+        session="s",
+        seed=1,
+        directory=str(tmp_path),
+    )
+    for client, fates in enumerate(([OK, UNKNOWN], [UNKNOWN, OK], [OK, LOST], [OK, REJECTED])):
+        written = Journal(str(tmp_path), client, 2)
+        for number, fate in enumerate(fates):
+            row = written.begin(number, 0, retry is not Retry.NAIVE, (DEPOSIT, client, -1, 1), 0, number)
+            written.failed(row, fate, 0, number + 1)
+    accounts = ServesTheThird()
+    ask_the_unserved(cast(Accounts, accounts), load)
+    expected = [None if retry is Retry.NAIVE else OpId("s-0", number) for number in (2, 3, 4)]
+    assert accounts.calls == [(UNIT_DEPOSITS.account_names[0], op_id) for op_id in expected]
+    asked = load.history()
+    assert asked.fate[asked.client == 0].tolist() == [OK, UNKNOWN, UNAVAILABLE, UNAVAILABLE, OK]
+    assert len(asked) == 11
+
+
 # -- verdicts --------------------------------------------------------------------------------------
 
 
@@ -88,7 +135,7 @@ def observed(ops: list[Op], final: dict[str, Receipt] | None, **columns: Any) ->
     names = [*UNIT_DEPOSITS.account_names, *probes.accounts]
     if final is not None:
         final = final | {probes.accounts[0]: Receipt(1, OPENING, EPOCH)}
-    return Observed(made, names, probes, final, np.array([0.0]), 0, 25, 26, 900, 1000, "something")
+    return Observed(made, names, probes, final, np.array([0.0]), 0, 25, 26, 900, 1000, 1100, "something")
 
 
 def accounts(seq: int, balance: int) -> dict[str, Receipt]:

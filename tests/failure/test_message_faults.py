@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from benchmarks.harness import faults, message_faults, namespaces
-from benchmarks.harness.environment import Environment
+from benchmarks.harness.environment import WORKERS_OF_A_TRIAL, Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.message_faults import Delay, DropReply, HalfOpen, LinkDown, NetemDelay, Partition
 from benchmarks.harness.namespaces import Namespace
@@ -196,7 +196,6 @@ def test_actors_are_reached_through_the_proxy_only(environment: Environment) -> 
     """By the scheduler, the driver and tasks: whichever way a variant takes."""
     kind = load("actor_single")
     claims = kind.claims("direct")
-    workers = len(environment.worker_pids())
 
     def deposit(accounts: Accounts) -> str:  # goes to workers by value: to import this module takes them a while
         try:
@@ -209,7 +208,7 @@ def test_actors_are_reached_through_the_proxy_only(environment: Environment) -> 
         client = context.client
         assert client is not None
         assert client is not environment.client
-        assert len(client.nthreads()) == workers
+        assert len(client.nthreads()) == WORKERS_OF_A_TRIAL
         for variant in kind.capabilities.variants:
             changed = Context(client=client, timeout_s=3 * DEADLINE_S, variant=variant, bank=variant)
             with kind.open(changed) as accounts:
