@@ -334,9 +334,7 @@ def assert_lost(accounts: Accounts) -> None:
     in_time(accounts.snapshot, StateLost)
 
 
-def test_a_bank_that_lost_its_accounts_is_not_taken_for_a_blank_one(
-    admin: redis.Redis, accounts: RedisLua
-) -> None:
+def test_a_bank_that_lost_its_accounts_is_not_taken_for_a_blank_one(admin: redis.Redis, accounts: RedisLua) -> None:
     accounts.deposit("a", 1, op_id=("s", 1))
     admin.delete(accounts._bank_key)
     assert_lost(accounts)
