@@ -23,7 +23,7 @@ class OpWindow:
     nothing is ever evicted by hand. An outcome costs about 300 bytes.
     """
 
-    _slots__ = ("highest", "slots")
+    __slots__ = ("highest", "slots")
 
     def __init__(self) -> None:
         self.highest = -1
