@@ -25,7 +25,7 @@ class ActorPool(ShardedAccounts):
     capabilities = Capabilities(
         survives=SURVIVES,
         consistency=Consistency.PER_ACCOUNT,
-        transfers=Transfers.SAME_SHARD,
+        transfers=Transfers.ANY,
         retries=Retries.SAFE_WITH_OP_ID,
         callers=CALLERS,
         needs=NEEDS,

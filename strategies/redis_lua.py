@@ -527,7 +527,7 @@ class RedisLua(Accounts, Batched, Pipelined):
             return self._answers(part, error)
 
     def _arguments(self, batch: Batch) -> tuple[list[str], tuple[object, ...]]:
-        functions, accounts, amounts, targets, sessions, session_of, numbers = batch
+        functions, accounts, amounts, targets, sessions, session_of, numbers, _ = batch
         keys = [self._bank_key, *(self._session_prefix + session for session in sessions)]
         columns = (functions, accounts, amounts, targets, session_of, numbers)
         return keys, (self._epoch, msgpack.packb(columns, use_bin_type=False))
@@ -622,7 +622,7 @@ class _ScriptUnknown(Exception):
 def _part(batch: Batch, start: int) -> Batch:
     """The operations of one script, with no more sessions than they have."""
     stop = start + SCRIPT_OPERATIONS
-    functions, accounts, amounts, targets, sessions, session_of, numbers = batch
+    functions, accounts, amounts, targets, sessions, session_of, numbers, _ = batch
     if targets:
         before = functions.count(TRANSFER, 0, start)
         targets = targets[before : before + functions.count(TRANSFER, start, stop)]

@@ -402,7 +402,7 @@ def _raw_scripts(environment: Environment, seed: int, stack: ExitStack) -> tuple
     def batches(count: int = 10) -> float:
         prepared = [Batch.of(stream.take(SCRIPT_OPERATIONS)) for _ in range(count * BATCH // SCRIPT_OPERATIONS)]
         begin = time.perf_counter()
-        for functions, accounts, amounts, targets, sessions, session_of, own_numbers in prepared:
+        for functions, accounts, amounts, targets, sessions, session_of, own_numbers, _ in prepared:
             columns = (functions, accounts, amounts, targets, session_of, own_numbers)
             msgpack.unpackb(run(columns, sessions[0]))
         return count * BATCH / (time.perf_counter() - begin)

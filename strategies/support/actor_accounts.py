@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import compress
 from typing import Any, ClassVar, Self, cast
 
-from strategies.interface.account import MAX_BATCH, Accounts, Answer, Batched, Operation, Pipelined, Receipt
+from strategies.interface.account import (
+    MAX_BATCH,
+    Accounts,
+    Answer,
+    Batched,
+    Function,
+    Operation,
+    OpId,
+    Pipelined,
+    Receipt,
+)
 from strategies.interface.capabilities import Capabilities, Transfers
 from strategies.interface.errors import AccountError, InvalidAccount, OutOfScope, Rejected
+from strategies.support.across_shards import AcrossShards
 from strategies.support.actors import ActorBank, ActorRef
 from strategies.support.coalescing import Coalescer
+from strategies.support.fates import InDoubt
 from strategies.support.op_window import OwnerWindow
 from strategies.support.validation import check_account, check_op_id, whole_amount
 from strategies.support.wire import (
@@ -28,6 +41,9 @@ from strategies.support.wire import (
 
 _KNOWN_ACCOUNTS = 65_536
 """Whose owners a handle remembers: to find one takes longer than all else that a batch does with an operation."""
+
+_SETTLING_S = 0.01
+"""Between two attempts to read accounts whose credits are in doubt."""
 
 _CODES = tuple(bytes([code]) for code in range(len(FUNCTIONS)))
 _CHANGES = bytes(code != BALANCE for code in range(256))
@@ -161,10 +177,43 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         super().__init__(bank)
         self._shards = shards
         self._owner_of = _OwnerOf(lambda account: shards[shard_of(account)])
+        self._across = AcrossShards(bank, self._owner_of.__getitem__)
         self._queues: dict[ActorRef, Coalescer] = {}
 
     def __reduce__(self) -> tuple[type[Self], tuple[ActorBank, Sequence[ActorRef]]]:
         return type(self), (self._bank, self._shards)
+
+    def transfer(
+        self, source: str, target: str, amount: int, *, op_id: tuple[str, int] | None = None
+    ) -> tuple[Receipt, Receipt]:
+        self._bank.check_open()
+        if self._owner_of[source] is self._owner_of[target]:
+            return super().transfer(source, target, amount, op_id=op_id)
+        check_op_id(op_id)
+        batch = Batch.of([Operation(Function.TRANSFER, source, amount, target, cast("OpId | None", op_id))])
+        (answer,) = self._apply(batch, self._bank.deadline())
+        if isinstance(answer, AccountError):
+            raise answer
+        return cast("tuple[Receipt, Receipt]", answer)
+
+    def snapshot(self) -> dict[str, Receipt]:
+        deadline = self._bank.deadline()
+        while True:  # ends with the deadline, as each snapshot does
+            try:
+                return self._bank.snapshots(self._shards, deadline)
+            except InDoubt as doubt:
+                for shard in self._shards:
+                    self._across.settle(shard, doubt.pending, deadline)
+                time.sleep(_SETTLING_S)
+
+    def _answer(self, owner: ActorRef, batch: Batch, deadline: float) -> Any:
+        try:
+            return super()._answer(owner, batch, deadline)
+        except InDoubt:
+            (answer,) = self._across.apply(batch, [owner], [owner] * len(batch.targets), deadline).values()
+        if isinstance(answer, AccountError):
+            raise answer
+        return answer
 
     def _owner(self, account: str, deadline: float, *, make: bool = False) -> ActorRef:
         return self._owner_of[account]
@@ -211,15 +260,19 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
                 self._owner_if_valid(target, refused, place)
                 for place, target in zip(_places_of(batch, TRANSFER), batch.targets, strict=True)
             ]
+        crosses = self._crosses(batch, owners, owners_of_targets)
         if not self.one_owner_sees_all:
-            self._refuse(batch, owners, owners_of_targets, refused)
+            self._refuse(batch, owners, crosses, refused)
         for place in refused:
             owners[place] = None
+        if crosses.keys() - refused.keys():
+            answered = self._across.apply(batch, owners, owners_of_targets, deadline)
+            return [answered[place] if place in answered else refused[place] for place in range(len(owners))]
 
         places: dict[ActorRef | None, list[int]] = {shard: [] for shard in set(owners)}
         if len(places) == 1 and not refused:
             (answers,) = self._bank.apply([(cast(ActorRef, owners[0]), batch)], deadline, "a batch")
-            return answers
+            return self._settled(batch, answers, owners, deadline)
         append = {shard: own.append for shard, own in places.items()}
         for place, owner in enumerate(owners):
             append[owner](place)
@@ -230,7 +283,34 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
             shard: iter(answers) for shard, answers in zip(places, found, strict=True)
         }
         answers_of[None] = iter([refused[place] for place in sorted(refused)])
-        return list(map(next, map(answers_of.__getitem__, owners)))
+        return self._settled(batch, list(map(next, map(answers_of.__getitem__, owners))), owners, deadline)
+
+    def _settled(
+        self, batch: Batch, answers: list[Answer], owners: Sequence[ActorRef | None], deadline: float
+    ) -> list[Answer]:
+        """With operations applied that had met credits in doubt."""
+        if InDoubt not in set(map(type, answers)):
+            return answers
+        places = [place for place, answer in enumerate(answers) if isinstance(answer, InDoubt)]
+        part = batch.pick(places)
+        owners = [owners[place] for place in places]
+        of_targets = [owner for code, owner in zip(part.functions, owners, strict=True) if code == TRANSFER]
+        for place, answer in self._across.apply(part, owners, of_targets, deadline).items():
+            answers[places[place]] = answer
+        return answers
+
+    def _crosses(
+        self, batch: Batch, owners: Sequence[ActorRef | None], owners_of_targets: Sequence[ActorRef | None]
+    ) -> dict[int, tuple[ActorRef | None, ActorRef | None]]:
+        """Places of transfers between shards, and which shards these are."""
+        if not batch.targets:
+            return {}
+        places = _places_of(batch, TRANSFER)
+        return {
+            place: (owners[place], other)
+            for place, other in zip(places, owners_of_targets, strict=True)
+            if owners[place] is not other
+        }
 
     def _owner_if_valid(self, account: str, refused: dict[int, Rejected], place: int) -> ActorRef | None:
         try:
@@ -243,19 +323,13 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         self,
         batch: Batch,
         owners: Sequence[ActorRef | None],
-        owners_of_targets: Sequence[ActorRef | None],
+        crosses: Mapping[int, object],
         refused: dict[int, Rejected],
     ) -> None:
         """Add what this handle knows better than any one shard: see `_owner_of_call`."""
-        payloads: dict[int, tuple[Any, ...]] = {}
-        for place, target, other in zip(_places_of(batch, TRANSFER), batch.targets, owners_of_targets, strict=True):
-            if owners[place] is not other and place not in refused:
-                account = batch.accounts[place]
-                refused[place] = self._out_of_scope(account, target)
-                payloads[place] = (TRANSFER, account, target, batch.amounts[place])
         if not batch.numbers:
             return
-        if not refused and len(batch.sessions) == 1 and NO_NUMBER not in batch.numbers:
+        if not refused and not crosses and len(batch.sessions) == 1 and NO_NUMBER not in batch.numbers:
             changes = batch.functions.translate(_CHANGES)
             numbers: Sequence[int] = batch.numbers
             owners_of_numbers: Sequence[ActorRef | None] = owners
@@ -265,11 +339,11 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
                 return
         windows = [self._window(session) for session in batch.sessions]
         for place, (code, number) in enumerate(zip(batch.functions, batch.numbers, strict=True)):
-            if code == BALANCE or number == NO_NUMBER or (place in refused and place not in payloads):
+            if code == BALANCE or number == NO_NUMBER or place in refused:
                 continue
             window = windows[batch.session_of[place] if batch.session_of else 0]
             try:
-                window.claim(number, payloads.get(place, owners[place]))
+                window.claim(number, crosses.get(place, owners[place]))
             except Rejected as rejection:
                 refused[place] = rejection.with_traceback(None)
 

@@ -12,7 +12,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from strategies.support.dask_link import ACCEPTED, PREFIX_BYTES
-from strategies.support.ledger import Ledger
+from strategies.support.fates import InDoubt
+from strategies.support.two_phase import TwoPhaseLedger
 from strategies.support.wire import decode, encode_answers, encode_snapshot
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _MAX_BYTES = 2**24
 """Of one request: twice the largest batch of the longest names."""
 
 
-class LedgerActor(Ledger):
+class LedgerActor(TwoPhaseLedger):
     """A ledger that opens the door of the worker where it is made."""
 
     def __init__(self) -> None:
@@ -51,10 +52,12 @@ class LedgerActor(Ledger):
 
     def answer(self, payload: bytes) -> bytes:
         """Apply an encoded batch."""
-        return encode_answers(self.apply(decode(payload)), self._epoch)
+        return encode_answers(self.apply_steps(decode(payload)), self._epoch)
 
-    def packed_snapshot(self) -> bytes:
-        """Every account, encoded."""
+    def packed_snapshot(self, doubts: list[tuple[str, str]]) -> bytes:
+        """Every account, encoded; or these doubts, if there are any."""
+        if doubts:
+            return encode_snapshot({}, self._epoch, str(InDoubt.of(doubts)))
         return encode_snapshot(self._cut(), self._epoch)
 
 
@@ -77,7 +80,8 @@ class Door:
             return GONE
         try:
             if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
-                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot)
+                doubts = [each for of_account in ledger.in_doubt().values() for each in of_account]
+                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot, doubts)
             return ANSWERED + ledger.answer(payload)
         except Exception as error:
             return FAILED + repr(error).encode(errors="replace")

@@ -7,12 +7,12 @@ from operator import lt
 from typing import Any
 
 from strategies.interface.account import DEDUP_WINDOW
-from strategies.interface.errors import OperationExpired, OperationMismatch, Rejected
+from strategies.interface.errors import AccountError, OperationExpired, OperationMismatch
 
 Payload = tuple[Any, ...]
 State = tuple[int, int]
 """An account's seq and balance after a change."""
-Outcome = State | tuple[int, int, int, int] | Rejected
+Outcome = State | tuple[int, int, int, int] | AccountError
 """The state after a change, both states after a transfer, or why there was no change."""
 
 

@@ -2,15 +2,17 @@
 
 A request is the array
 
-    [1, functions, accounts, amounts, targets, sessions, session_of, numbers]
+    [1, functions, accounts, amounts, targets, sessions, session_of, numbers, attempts]
 
-- functions: binary, one byte per operation: 0 open_account, 1 deposit, 2 withdraw, 3 transfer, 4 balance
+- functions: binary, one byte per operation: 0 open_account, 1 deposit, 2 withdraw, 3 transfer, 4 balance; above that
+  a step of a transfer between shards (`two_phase`): 5 pend, 6 debit, 7 post, 8 void, 9 settle, 10 forget
 - accounts: array of text, one item per operation
 - amounts: integers, one per operation
-- targets: array of text, one item per transfer
+- targets: array of text, one item per transfer, pend or debit: the other account
 - sessions: array of text, the different sessions of the batch's op ids
 - session_of: integers, for each operation the place of its session; empty if there are fewer than two
 - numbers: integers, the op ids' numbers, -1 where there is none; empty if no operation has one
+- attempts: array of text, one item per step: which attempt of a transfer it belongs to
 
 An answer is the array
 
@@ -26,7 +28,8 @@ An answer is the array
 "Integers" are binary, little-endian: 4 bytes each without a sign, or 8 with one. Which of the two
 follows from its length.
 
-A snapshot is the array [1, epoch, accounts, seqs, balances].
+A snapshot is the array [1, epoch, accounts, seqs, balances, in_doubt]: the last is text, empty unless accounts
+have credits in doubt.
 
 Nothing is pickled, so a message cannot run code where it arrives, and any language can speak it. Why
 this form: docs/adr/0005-wire-form.md.
@@ -58,6 +61,7 @@ from strategies.interface.errors import (
     Unavailable,
     UnknownAccount,
 )
+from strategies.support.fates import InDoubt
 from strategies.support.op_window import Outcome, State
 from strategies.support.validation import MAX_NUMBER, check_op_id, whole_amount
 
@@ -66,6 +70,8 @@ VERSION = 1
 FUNCTIONS = tuple(function.value for function in Function)
 """Names by their code."""
 OPEN_ACCOUNT, DEPOSIT, WITHDRAW, TRANSFER, BALANCE = range(len(FUNCTIONS))
+PEND, DEBIT, POST, VOID, SETTLE, FORGET = range(len(FUNCTIONS), len(FUNCTIONS) + 6)
+"""Steps of a transfer between shards."""
 
 ERRORS: tuple[type[AccountError], ...] = (
     UnknownAccount,
@@ -79,6 +85,7 @@ ERRORS: tuple[type[AccountError], ...] = (
     Unavailable,
     StateLost,
     Indeterminate,
+    InDoubt,
 )
 """By their code, less 2."""
 
@@ -88,7 +95,9 @@ _RECEIPT, _RECEIPTS, _FIRST_ERROR = 0, 1, 2
 
 _CODE_OF_FUNCTION: dict[str, int] = {function: code for code, function in enumerate(Function)}
 _CODE_OF_ERROR: dict[type, int] = {kind: code for code, kind in enumerate(ERRORS, start=_FIRST_ERROR)}
-_IS_TRANSFER = bytes(code == TRANSFER for code in range(256))
+HAS_TARGET = bytes(code in (TRANSFER, PEND, DEBIT) for code in range(256))
+"""Of each code, whether it names another account."""
+_IS_STEP = bytes(code >= PEND for code in range(256))
 _IS_RECEIPT = bytes(code == _RECEIPT for code in range(256))
 _IS_RECEIPTS = bytes(code == _RECEIPTS for code in range(256))
 _IS_ERROR = bytes(code >= _FIRST_ERROR for code in range(256))
@@ -112,12 +121,14 @@ class Batch(NamedTuple):
     accounts: Sequence[str]
     amounts: Sequence[int]
     targets: Sequence[str]
-    """Of the transfers alone."""
+    """Of those functions alone that name another account."""
     sessions: Sequence[str] = ()
     session_of: Sequence[int] = ()
     """For each operation the place of its session; empty if there are fewer than two."""
     numbers: Sequence[int] = ()
     """`NO_NUMBER` where there is none; empty if no operation has one."""
+    attempts: Sequence[str] = ()
+    """Of steps alone."""
 
     @classmethod
     def of(cls, operations: Collection[Operation]) -> Batch:
@@ -139,16 +150,16 @@ class Batch(NamedTuple):
             amounts = list(map(whole_amount, amounts))
         targets: list[Any] = []
         if TRANSFER in functions:
-            targets = [each[3] for each in compress(operations, functions.translate(_IS_TRANSFER))]
+            targets = [each[3] for each in compress(operations, functions.translate(HAS_TARGET))]
         return cls(functions, accounts, amounts, targets, *_op_id_columns([each[4] for each in operations]))
 
     def pick(self, places: Sequence[int]) -> Batch:
-        """The operations at these places, of which there is at least one."""
+        """The operations at these places, of which there is at least one; none of them is a step."""
         picked = itemgetter(*places) if len(places) > 1 else lambda column: (column[places[0]],)
         targets: Sequence[str] = ()
         if self.targets:
-            is_transfer = self.functions.translate(_IS_TRANSFER)
-            target_at = dict(zip(compress(range(len(is_transfer)), is_transfer), self.targets, strict=True))
+            has_target = self.functions.translate(HAS_TARGET)
+            target_at = dict(zip(compress(range(len(has_target)), has_target), self.targets, strict=True))
             targets = tuple(target_at[place] for place in places if place in target_at)
         return Batch(
             bytes(picked(self.functions)),
@@ -184,8 +195,17 @@ def _op_id_columns(op_ids: Sequence[Any]) -> tuple[Sequence[str], Sequence[int],
 
 def encode(batch: Batch) -> bytes:
     """The request's bytes."""
-    functions, accounts, amounts, targets, sessions, session_of, numbers = batch
-    columns = (functions, accounts, _packed(amounts), targets, sessions, _packed(session_of), _packed(numbers))
+    functions, accounts, amounts, targets, sessions, session_of, numbers, attempts = batch
+    columns = (
+        functions,
+        accounts,
+        _packed(amounts),
+        targets,
+        sessions,
+        _packed(session_of),
+        _packed(numbers),
+        attempts,
+    )
     payload: bytes = msgpack.packb((VERSION, *columns))
     return payload
 
@@ -196,7 +216,7 @@ def decode(payload: bytes | memoryview) -> Batch:
     Raises:
         WireError: it is none.
     """
-    functions, accounts, amounts, targets, sessions, session_of, numbers = _message(payload, 8)
+    functions, accounts, amounts, targets, sessions, session_of, numbers, attempts = _message(payload, 9)
     try:
         size = len(functions)
         batch = Batch(
@@ -207,6 +227,7 @@ def decode(payload: bytes | memoryview) -> Batch:
             sessions,
             _unpacked(session_of, size) if session_of else (),
             _unpacked(numbers, size) if numbers else (),
+            attempts,
         )
         _check(batch)
     except (TypeError, ValueError, AttributeError, struct.error) as error:
@@ -216,16 +237,21 @@ def decode(payload: bytes | memoryview) -> Batch:
 
 def _check(batch: Batch) -> None:
     """Raise unless every column is what it should be: half a batch must not be applied before one is found bad."""
-    functions, accounts, amounts, targets, sessions, session_of, numbers = batch
+    functions, accounts, amounts, targets, sessions, session_of, numbers, attempts = batch
     size = len(functions)
     if not size:
         return
-    if len(accounts) != size or len(targets) != functions.count(TRANSFER):
-        raise ValueError("columns differ in length")
-    if max(functions) >= len(FUNCTIONS):
+    if max(functions) > FORGET:
         raise ValueError("there is no such function")
-    if set(map(type, accounts)) != _TEXT or not set(map(type, targets)) <= _TEXT:
-        raise TypeError("an account is no text")
+    transfers = functions.count(TRANSFER)
+    if max(functions) > BALANCE:
+        transfers, steps = sum(functions.translate(HAS_TARGET)), sum(functions.translate(_IS_STEP))
+    else:
+        steps = 0
+    if len(accounts) != size or len(targets) != transfers or len(attempts) != steps:
+        raise ValueError("columns differ in length")
+    if set(map(type, accounts)) != _TEXT or not set(map(type, [*targets, *attempts])) <= _TEXT:
+        raise TypeError("an account or attempt is no text")
     if max(amounts) > MAX_MONEY + 1 or min(amounts) < -MAX_MONEY - 1:
         raise ValueError("an amount is out of range")
     if numbers:
@@ -287,10 +313,10 @@ def decode_answers(payload: bytes | memoryview, size: int) -> list[Answer]:
     return answers
 
 
-def encode_snapshot(states: Mapping[str, State], epoch: int) -> bytes:
-    """The bytes of every account's state, from an owner of this epoch."""
+def encode_snapshot(states: Mapping[str, State], epoch: int, in_doubt: str = "") -> bytes:
+    """The bytes of every account's state, from an owner of this epoch; or why it cannot be told yet."""
     seqs, balances = ([state[item] for state in states.values()] for item in (0, 1))
-    payload: bytes = msgpack.packb((VERSION, epoch, list(states), _packed(seqs), _packed(balances)))
+    payload: bytes = msgpack.packb((VERSION, epoch, list(states), _packed(seqs), _packed(balances), in_doubt))
     return payload
 
 
@@ -298,9 +324,12 @@ def decode_snapshot(payload: bytes | memoryview) -> dict[str, Receipt]:
     """The receipt of each account in a snapshot.
 
     Raises:
+        InDoubt: some accounts have credits in doubt.
         WireError: it is none.
     """
-    epoch, accounts, seqs, balances = _message(payload, 5)
+    epoch, accounts, seqs, balances, in_doubt = _message(payload, 6)
+    if in_doubt:
+        raise InDoubt(in_doubt)
     try:
         return dict(zip(accounts, _receipts(seqs, balances, epoch, len(accounts)), strict=True))
     except (TypeError, ValueError, struct.error) as error:
