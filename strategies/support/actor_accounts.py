@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from strategies.interface.account import (
     Receipt,
 )
 from strategies.interface.capabilities import Capabilities, Transfers
-from strategies.interface.errors import AccountError, InvalidAccount, OutOfScope, Rejected
+from strategies.interface.errors import AccountError, InvalidAccount, OutOfScope, Rejected, Unavailable
 from strategies.support.across_shards import AcrossShards
 from strategies.support.actors import ActorBank, ActorRef
 from strategies.support.coalescing import Coalescer
@@ -169,7 +170,9 @@ class ActorAccounts(Accounts):
 class ShardedAccounts(ActorAccounts, Batched, Pipelined):
     """Accounts over a fixed number of actors: a batch is one message to each of those that it concerns.
 
-    What is submitted waits in a queue for its shard while a batch is there.
+    What is submitted waits in a queue for its shard while a batch is there. From the first submitted transfer between
+    shards on, a handle has one queue for all of them, in which the order of every account is kept: then one shard that
+    does not answer holds up what is submitted for others, up to the deadline.
     """
 
     def __init__(self, bank: ActorBank, shards: Sequence[ActorRef], shard_of: Callable[[str], int]) -> None:
@@ -179,6 +182,8 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         self._owner_of = _OwnerOf(lambda account: shards[shard_of(account)])
         self._across = AcrossShards(bank, self._owner_of.__getitem__)
         self._queues: dict[ActorRef, Coalescer] = {}
+        self._joint_queue: Coalescer | None = None
+        self._joining = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Self], tuple[ActorBank, Sequence[ActorRef]]]:
         return type(self), (self._bank, self._shards)
@@ -230,20 +235,37 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         return self._apply(Batch.of(operations), self._bank.deadline())
 
     def submit(self, operation: Operation) -> Future[Any]:
-        try:
-            shard = self._owner_of[operation.account]
-        except InvalidAccount:
-            shard = self._shards[0]  # its queue is as good as any: the answer will be the same
-        queue = self._queues.get(shard)
+        queue = self._joint_queue
         if queue is None:
-            self._bank.check_open()
-            queue = self._queues.setdefault(shard, self._bank.queue(self._send))
+            try:
+                shard = self._owner_of[operation.account]
+                if operation.function == Function.TRANSFER and self._owner_of[str(operation.target)] is not shard:
+                    return self._join_queues().submit(operation)
+            except (InvalidAccount, TypeError):
+                shard = self._shards[0]  # its queue is as good as any: the answer will be the same
+            queue = self._queues.get(shard)
+            if queue is None:
+                self._bank.check_open()
+                queue = self._queues.setdefault(shard, self._bank.queue(self._send))
         return queue.submit(operation)
+
+    def _join_queues(self) -> Coalescer:
+        """One queue in place of all; what was submitted before it is sent before it."""
+        with self._joining:
+            if self._joint_queue is None:
+                self._bank.check_open()
+                self._joint_queue = self._bank.queue(self._send_after_all)
+            return self._joint_queue
 
     def close(self) -> None:
         super().close()
-        for queue in self._queues.values():
+        for queue in [*self._queues.values(), *filter(None, [self._joint_queue])]:
             queue.close()
+
+    def _send_after_all(self, operations: Sequence[Operation], deadline: float) -> list[Answer]:
+        if not all(queue.await_idle(deadline) for queue in list(self._queues.values())):
+            raise Unavailable("what was submitted before was not answered in time; send it again")
+        return self._send(operations, deadline)
 
     def _send(self, operations: Sequence[Operation], deadline: float) -> list[Answer]:
         return self._apply(Batch.of(operations), deadline)

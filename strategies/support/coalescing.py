@@ -109,6 +109,16 @@ class Coalescer:
             self._lock.release()
         return promise
 
+    def await_idle(self, deadline: float) -> bool:
+        """Wait until nothing waits and nothing is in flight; whether that came before the deadline."""
+        with self._lock:
+            while self._promises or self._in_flight:
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
+                    return False
+                self._room.wait(remaining_s)
+            return True
+
     def close(self) -> None:
         """End every operation: what was never sent at once, what is in flight by its deadline. Idempotent."""
         with self._lock:
@@ -209,6 +219,7 @@ class Coalescer:
             if self._in_flight is not promises:
                 return
             self._in_flight = []
+            self._room.notify_all()
         if isinstance(answers, AccountError):
             _resolve_all(promises, answers)
         else:
