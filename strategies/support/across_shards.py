@@ -13,10 +13,29 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from strategies.interface.account import Answer, Receipt
-from strategies.interface.errors import AccountError, Indeterminate, StateLost, Unavailable
+from strategies.interface.errors import (
+    AccountError,
+    Indeterminate,
+    InvalidAmount,
+    StateLost,
+    Unavailable,
+    UnknownAccount,
+)
 from strategies.support.fates import InDoubt
 from strategies.support.two_phase import NOTHING
-from strategies.support.wire import DEBIT, FORGET, HAS_TARGET, NO_NUMBER, PEND, POST, SETTLE, TRANSFER, VOID, Batch
+from strategies.support.wire import (
+    BALANCE,
+    DEBIT,
+    FORGET,
+    HAS_TARGET,
+    NO_NUMBER,
+    PEND,
+    POST,
+    SETTLE,
+    TRANSFER,
+    VOID,
+    Batch,
+)
 
 if TYPE_CHECKING:
     from strategies.support.actors import ActorBank, ActorRef
@@ -104,7 +123,9 @@ class AcrossShards:
                 self._ask(shard, VOID, attempt, deadline)
 
     def _ask(self, shard: ActorRef, code: int, attempt: str, deadline: float) -> Answer:
-        batch = Batch(bytes([code]), ("",), (0,), (), attempts=(attempt,))
+        return self._answer(shard, Batch(bytes([code]), ("",), (0,), (), attempts=(attempt,)), deadline)
+
+    def _answer(self, shard: ActorRef, batch: Batch, deadline: float) -> Answer:
         ((answer,),) = self.bank.apply([(shard, batch)], deadline, "a transfer")
         return answer
 
@@ -164,6 +185,8 @@ class AcrossShards:
                         answers[step.place] = answer
                     else:
                         self._advance(step.code, step.crossing, answer)
+                        if step.code == PEND and isinstance(step.crossing.error, InvalidAmount):
+                            self._without_room(_message(batch, targets, [step], ()), step.crossing, deadline)
                 if doubts:
                     self.settle(shard, list(doubts.items()), deadline)
             if not level or time.monotonic() > deadline:
@@ -176,9 +199,19 @@ class AcrossShards:
                 else:
                     self._advance(step.code, step.crossing, error)
 
+    def _without_room(self, pend: Batch, crossing: _Crossing, deadline: float) -> None:
+        """The target has no room, or the amount is none. An unknown source goes before that."""
+        known = self._answer(crossing.source_shard, Batch(bytes([BALANCE]), (crossing.source,), (0,), ()), deadline)
+        if isinstance(known, UnknownAccount):
+            debit = pend._replace(functions=bytes([DEBIT]), accounts=(crossing.source,), targets=(crossing.target,))
+            self._advance(DEBIT, crossing, self._answer(crossing.source_shard, debit, deadline))
+        else:
+            self._advance(PEND, crossing, self._answer(crossing.target_shard, pend, deadline))
+
     def _advance(self, code: int, crossing: _Crossing, answer: Answer) -> None:
         """What an answer to one phase means for the transfer."""
         if code == PEND:
+            crossing.error = None
             if isinstance(answer, Receipt):
                 crossing.held = answer.seq == NOTHING[0]
                 crossing.credit = None if crossing.held else answer  # sent before, and its op id knows the answer

@@ -73,6 +73,8 @@ class TwoPhaseLedger(Ledger):
         """Of attempts whose callers have not said yet that they are over."""
         self._refused: dict[str, None] = {}
         self._posted: dict[str, State] = {}
+        self._tight: dict[str, None] = {}
+        """Attempts that there was no room for when they were pended first."""
 
     def apply_steps(self, batch: Batch) -> list[Outcome]:
         """Like `apply`, for a batch that may hold steps, or meet accounts with credits in doubt."""
@@ -131,7 +133,11 @@ class TwoPhaseLedger(Ledger):
             self._lock.release()
 
     def _pend(self, attempt: str, credit: Pending) -> Outcome:
-        """Keep room for a credit. Answers the credit's state instead, if its op id has had it."""
+        """Keep room for a credit. Answers the credit's state instead, if its op id has had it.
+
+        That there is no room is the transfer's answer only if both accounts exist, which the caller finds out before
+        it asks again.
+        """
         known = self._known(credit.op, credit.payload)
         if known is not None:
             return known
@@ -142,6 +148,9 @@ class TwoPhaseLedger(Ledger):
                 raise bad_amount(credit.amount)
             _, balance = self._balance(credit.account)
             if balance + credit.amount > self._most:
+                if attempt not in self._tight:
+                    _keep(self._tight, attempt, None)
+                    return over_the_top(credit.account, credit.amount)
                 raise over_the_top(credit.account, credit.amount)
         except Rejected as rejection:
             self._remember(credit.op, credit.payload, type(rejection)(*rejection.args))

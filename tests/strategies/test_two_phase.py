@@ -208,6 +208,18 @@ def test_an_op_id_has_one_effect_and_its_first_receipts(world: World) -> None:
     assert isinstance(one(world, transfer("a0", "a1", 31, ("s", 0))), OperationMismatch)
 
 
+def test_an_unknown_source_goes_before_a_target_without_room(world: World) -> None:
+    world.open(["a7"], MAX_MONEY - 50)
+    unknown = transfer("a6", "a7", 60, ("s", 0))
+    assert isinstance(one(world, unknown), UnknownAccount)
+    assert isinstance(one(world, unknown), UnknownAccount)
+    full = transfer("a0", "a7", 60, ("s", 1))
+    assert isinstance(one(world, full), InvalidAmount)
+    one(world, Operation(Function.WITHDRAW, "a7", 1000))
+    assert isinstance(one(world, full), InvalidAmount), "rejections stay"
+    assert isinstance(one(world, transfer("a0", "a7", 60, ("s", 2))), tuple)
+
+
 # -- callers that die, or are slow -----------------------------------------------------------------
 
 
