@@ -2,8 +2,10 @@
 
 A consistent-hash ring over a stable digest decides which shard owns an account, the same in every
 process; shards live on different workers as far as there are enough. Each account is linearizable,
-accounts of one shard together too; a transfer spans one shard at most. A worker that dies takes
-its shards' accounts along; the others stay. All are lost with the scheduler.
+accounts of one shard together too. A transfer between shards takes three messages instead of one
+(docs/adr/0007): it is whole in the end whatever becomes of its caller, but for a moment the amount is
+in neither account. A worker that dies takes its shards' accounts along, with amounts that were on their
+way to them; the others stay. All are lost with the scheduler.
 """
 
 from __future__ import annotations
