@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
+from itertools import pairwise
 from typing import Any
 
 import cloudpickle
@@ -14,6 +15,7 @@ from strategies.interface import (
     AccountError,
     Accounts,
     Caller,
+    Capabilities,
     Function,
     InsufficientFunds,
     InvalidAccount,
@@ -24,6 +26,7 @@ from strategies.interface import (
     Pipelined,
     Receipt,
     Retries,
+    Transfers,
     Unavailable,
     UnknownAccount,
 )
@@ -81,6 +84,22 @@ def test_each_ends_with_its_receipt_in_the_order_of_its_account(opened: Accounts
         own = [answer for each, answer in zip(operations, answers, strict=True) if each.account == name]
         assert [receipt[:2] for receipt in own] == [(2 + n, 101 + n) for n in range(100)]
     assert {receipt[:2] for receipt in opened.snapshot().values()} == {(101, 200)}
+
+
+def test_transfers_keep_the_order_of_both_accounts(opened: Accounts, claims: Capabilities) -> None:
+    """Each step needs what the one before left: the first account's money goes through all others, and back."""
+    if claims.transfers is not Transfers.ANY:
+        pytest.skip("claims no transfers between any two accounts")
+    operations, path = [], [*NAMES, *NAMES]
+    for number, (source, target) in enumerate(pairwise(path)):
+        carried = 100 * (1 + number) if number < len(NAMES) - 1 else 100 * len(NAMES)
+        operations.append(Operation(Function.TRANSFER, source, carried, target, OpId("s", 3 * number)))
+        operations.append(Operation(DEPOSIT, target, 1, op_id=OpId("s", 3 * number + 1)))
+        operations.append(Operation(WITHDRAW, target, 1, op_id=OpId("s", 3 * number + 2)))
+    answers = submitted(opened, *operations)
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    held = {name: receipt.balance for name, receipt in opened.snapshot().items()}
+    assert held == dict.fromkeys(NAMES, 0) | {NAMES[-1]: 100 * len(NAMES)}
 
 
 def test_each_ends_with_its_own_error(opened: Accounts) -> None:
