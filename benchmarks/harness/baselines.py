@@ -29,7 +29,7 @@ from benchmarks.harness import workloads
 from benchmarks.harness.banks import open_accounts
 from benchmarks.harness.driver_processes import DriverProcess, call_bank, open_bank
 from benchmarks.harness.environment import WORKERS, Environment
-from benchmarks.harness.history import BALANCE, DEPOSIT, WITHDRAW
+from benchmarks.harness.history import BALANCE, DEPOSIT, TRANSFER, WITHDRAW
 from benchmarks.harness.load import shipped_by_value
 from benchmarks.harness.scoreboard import Block, Comparison, Row, Sense, measured
 from benchmarks.harness.workloads import OPENING
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 MIX = "ycsb_f:accounts=1000"
 """Reads, deposits and withdrawals, as every strategy can do them."""
+WITH_TRANSFERS = "smallbank:accounts=1000"
+"""Beside these, transfers: three of ten operations, of which three of four are between shards of a pool of four."""
 BATCH = WINDOW = 1000
 _CALLS = 40
 """Of a block whose figure is the median call."""
@@ -61,7 +63,12 @@ _CORES_TO_SCALE = 8
 _PROCESSES = 4
 _TIMEOUT_S = 10.0
 
-_FUNCTIONS = {BALANCE: Function.BALANCE, DEPOSIT: Function.DEPOSIT, WITHDRAW: Function.WITHDRAW}
+_FUNCTIONS = {
+    BALANCE: Function.BALANCE,
+    DEPOSIT: Function.DEPOSIT,
+    WITHDRAW: Function.WITHDRAW,
+    TRANSFER: Function.TRANSFER,
+}
 
 _POOL, _SINGLE, _REDIS, _DICT = "actor_pool", "actor_single", "redis_lua", "driver_dict"
 _DIRECT, _VOLATILE = "direct", "volatile"
@@ -78,6 +85,7 @@ COMPARISONS = (
     Comparison("redis_call_over_raw", "redis calls", "raw script calls", Sense.AT_LEAST, 0.95),
     Comparison("redis_batched_over_raw", "redis apply", "raw script batches", Sense.AT_LEAST, 0.8),
     Comparison("dict_call_over_bare", "dict calls", "bare dict", Sense.AT_LEAST, 0.5),
+    Comparison("pool_transfers_over_redis_transfers", "pool apply with transfers", "redis apply with transfers"),
     Comparison("task_batched_over_driver_batched", "pool apply from 4 tasks", "pool apply"),
 )
 
@@ -108,6 +116,8 @@ def _contenders(environment: Environment, seed: int, stack: ExitStack) -> dict[s
         "pool submit": _submitting(pool, seed),
         "redis apply": _applying(redis, seed),
         "redis submit": _submitting(redis, seed),
+        "pool apply with transfers": _applying(pool, seed, WITH_TRANSFERS),
+        "redis apply with transfers": _applying(redis, seed, WITH_TRANSFERS),
         "book": partial(book, 1),
         "book pipelined": partial(book, WINDOW),
         "actor call": _median_call(opened(_SINGLE, _DIRECT)),
@@ -142,12 +152,13 @@ def _names() -> list[str]:
 class Stream:
     """Operations without end, each with an op id of its own."""
 
-    def __init__(self, seed: int, client: int = 0) -> None:
-        plan = workloads.load(MIX).plan(seed, client, 1)
+    def __init__(self, seed: int, client: int = 0, mix: str = MIX) -> None:
+        plan = workloads.load(mix).plan(seed, client, 1)
         names = _names()
         functions = [_FUNCTIONS[code] for code in plan.function.tolist()]
         accounts = [names[index] for index in plan.account.tolist()]
-        self._rows = itertools.cycle(zip(functions, accounts, plan.amount.tolist(), strict=True))
+        targets = [None if index < 0 else names[index] for index in plan.target.tolist()]
+        self._rows = itertools.cycle(zip(functions, accounts, plan.amount.tolist(), targets, strict=True))
         self._session = uuid.uuid4().hex
         self._numbers = itertools.count()
 
@@ -155,8 +166,8 @@ class Stream:
         """The next so many."""
         session = self._session
         return [
-            Operation(function, account, amount, None, OpId(session, number))
-            for (function, account, amount), number in zip(
+            Operation(function, account, amount, target, OpId(session, number))
+            for (function, account, amount, target), number in zip(
                 itertools.islice(self._rows, count), self._numbers, strict=False
             )
         ]
@@ -185,9 +196,9 @@ def apply_batches(accounts: Batched, batches: Sequence[Sequence[Operation]]) -> 
 # -- strategies ------------------------------------------------------------------------------------
 
 
-def _applying(accounts: Accounts, seed: int, batches: int = 10) -> Block:
+def _applying(accounts: Accounts, seed: int, mix: str = MIX, batches: int = 10) -> Block:
     assert isinstance(accounts, Batched)
-    stream, apply = Stream(seed), accounts.apply
+    stream, apply = Stream(seed, mix=mix), accounts.apply
 
     def block() -> float:
         prepared = [stream.take(BATCH) for _ in range(batches)]
