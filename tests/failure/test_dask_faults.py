@@ -14,16 +14,26 @@ from benchmarks.harness.environment import Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
 from strategies.interface import Caller, Capabilities, Context, Fault, Indeterminate, Receipt, Resource, StateLost
 from strategies.support.actors import LedgerActor
-from tests.failure.struck import OPENING, begun, struck
+from tests.failure.struck import OPENING, PATIENCE_S, begun, struck
 
 NOBODY: Any = None
 """Takes a handle's place where none is called."""
 
 
 @pytest.fixture(scope="module")
-def breakable() -> Iterator[Environment]:
-    with Environment(workers=2) as raised:
-        yield raised
+def raised() -> Iterator[Environment]:
+    with Environment(workers=2) as environment:
+        yield environment
+
+
+@pytest.fixture
+def breakable(raised: Environment) -> Environment:
+    """Without the last test's actors: the scheduler hears some 10 ms after their futures are gone that they are."""
+    deadline = time.monotonic() + PATIENCE_S
+    while raised.actors():
+        assert time.monotonic() < deadline, "a test's actors outlived it"
+        time.sleep(0.001)
+    return raised
 
 
 def balances_in_actors(environment: Environment) -> dict[str, dict[str, dict[str, int]]]:
