@@ -29,6 +29,7 @@ A run that does not say was measured by method 1."""
 HISTORIES = "histories"
 """Folder of a run, for what is too bulky for git."""
 
+_STARTS_IN_A_SECOND = 100
 _ABOUT, _TRIALS, _DAMAGED, _PARTIAL = "run.json", "trials.jsonl", "trials.jsonl.damaged", ".partial"
 _DAMAGE_SHOWN = 20
 """Damaged places of one file that are described each; the rest are counted."""
@@ -148,14 +149,14 @@ class Run:
 
     @classmethod
     def start(cls, parent: Path, about: dict[str, Any]) -> Self:
-        """Make `<UTC time>-<commit>` below `parent`.
+        """Make `<UTC time>-<commit>` below `parent`; `-2` and so on follows where others began in the same second.
 
         Raises:
             RunError: the folder cannot be written.
         """
         started = datetime.datetime.now(datetime.UTC)
         commit = git_commit()
-        folder = parent / f"{started:%Y%m%dT%H%M%SZ}-{commit[:10]}"
+        name = f"{started:%Y%m%dT%H%M%SZ}-{commit[:10]}"
         about = {
             "format": FORMAT,
             "method": METHOD,
@@ -166,8 +167,8 @@ class Run:
             "versions": versions(),
             "finished": None,
         }
-        with _plain_failure(f"{folder} cannot be written", "; choose another --out"):
-            folder.mkdir(parents=True)
+        with _plain_failure(f"{parent / name} cannot be written", "; choose another --out"):
+            folder = _new_folder(parent, name)
             run = cls(folder, about)
             try:
                 run._hold()
@@ -342,6 +343,16 @@ def _scan(folder: Path) -> _Scan:
         damage += _mixed(folder, about, resumed)
     found.damage = damage
     return found
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    for suffix in ("", *(f"-{place}" for place in range(2, _STARTS_IN_A_SECOND + 1))):
+        with suppress(FileExistsError):
+            folder = parent / f"{name}{suffix}"
+            folder.mkdir()
+            return folder
+    raise FileExistsError(f"and so do {_STARTS_IN_A_SECOND - 1} more of the same second")
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

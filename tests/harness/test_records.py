@@ -40,6 +40,15 @@ from tests.harness.runs import run_folder, trial, unmeasured
 ABOUT = {"command": "python -m benchmarks run", "plan": {"seed": 1}}
 
 
+def test_runs_that_start_in_one_second_have_a_folder_each(tmp_path: Path) -> None:
+    runs = [Run.start(tmp_path, ABOUT) for _ in range(5)]
+    assert len({run.folder for run in runs}) == len(list(tmp_path.iterdir())) == 5
+    for run in runs:
+        run.add(trial())
+        run.finish()
+    assert latest_run(tmp_path) in {run.folder for run in runs}
+
+
 def test_a_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
     run = Run.start(tmp_path / "runs", ABOUT)
     assert run.folder.parent == tmp_path / "runs"
