@@ -430,7 +430,11 @@ def _echo(client: Client, stack: ExitStack) -> Block:
     stack.callback(client.run, _stop_listening, workers=[worker])
     runner = stack.enter_context(asyncio.Runner())
     comm = runner.run(connect(address))
-    stack.callback(lambda: runner.run(comm.close()))
+
+    async def hang_up() -> None:
+        await comm.close()
+
+    stack.callback(lambda: runner.run(hang_up()))
 
     async def exchange() -> float:
         seconds = []
