@@ -40,7 +40,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from itertools import compress, repeat
+from itertools import chain, compress, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -102,6 +102,7 @@ _IS_RECEIPT = bytes(code == _RECEIPT for code in range(256))
 _IS_RECEIPTS = bytes(code == _RECEIPTS for code in range(256))
 _IS_ERROR = bytes(code >= _FIRST_ERROR for code in range(256))
 
+_COLUMNS = len(Operation._fields)
 _INTEGERS = frozenset({int})
 _TEXT = frozenset({str})
 _TUPLES = frozenset({tuple})
@@ -141,17 +142,16 @@ class Batch(NamedTuple):
         if not operations:
             return cls(b"", (), (), ())
         # Not zip(*operations): its thousands of iterators would each time call for the garbage collector.
-        accounts, amounts = [each[1] for each in operations], [each[2] for each in operations]
+        cells = list(chain.from_iterable(operations))
+        names, accounts, amounts, targets, op_ids = (cells[column::_COLUMNS] for column in range(_COLUMNS))
         try:
-            functions = bytes([_CODE_OF_FUNCTION[each[0]] for each in operations])
+            functions = bytes(map(_CODE_OF_FUNCTION.__getitem__, names))
         except KeyError as error:
             raise ValueError(f"{error} is no function; use one of {', '.join(FUNCTIONS)}") from None
         if set(map(type, amounts)) != _INTEGERS or max(amounts) > MAX_MONEY or min(amounts) < -MAX_MONEY:
             amounts = list(map(whole_amount, amounts))
-        targets: list[Any] = []
-        if TRANSFER in functions:
-            targets = [each[3] for each in compress(operations, functions.translate(HAS_TARGET))]
-        return cls(functions, accounts, amounts, targets, *_op_id_columns([each[4] for each in operations]))
+        targets = list(compress(targets, functions.translate(HAS_TARGET))) if TRANSFER in functions else []
+        return cls(functions, accounts, amounts, targets, *_op_id_columns(op_ids))
 
     def pick(self, places: Sequence[int]) -> Batch:
         """The operations at these places, of which there is at least one; none of them is a step."""
@@ -179,9 +179,9 @@ def _op_id_columns(op_ids: Sequence[Any]) -> tuple[Sequence[str], Sequence[int],
         return (), (), ()
     sessions: Sequence[Any] = ()
     numbers: Sequence[Any] = ()
-    if kinds <= _OP_IDS:
-        with suppress(ValueError):  # one is no pair
-            sessions, numbers = [session for session, _ in op_ids], [number for _, number in op_ids]
+    if kinds <= _OP_IDS and set(map(len, op_ids)) == {2}:
+        cells = list(chain.from_iterable(op_ids))
+        sessions, numbers = cells[::2], cells[1::2]
     if set(map(type, numbers)) != _INTEGERS or min(numbers) < 0 or max(numbers) > MAX_NUMBER:
         for op_id in op_ids:  # some have none, or one is bad: this says what is wrong with it
             check_op_id(op_id)
