@@ -192,7 +192,7 @@ class _Relay:
     def _heal(self) -> None:
         self.requests = self.replies = Way()
         self._reset({link for link in self.links if link.lost})
-        for link in self.links:
+        for link in list(self.links):  # one whose end is passed on is a link no more
             link.flush()
         self._accept_again()
 

@@ -141,6 +141,20 @@ def test_late_bytes_keep_their_order(proxy: Proxy, stack: ExitStack) -> None:
     assert proxy.counts().replies_delayed >= 1
 
 
+def test_ends_that_are_late_are_passed_on_when_it_is_healed(proxy: Proxy, echo: Echo, stack: ExitStack) -> None:
+    connections = [connected(proxy, stack) for _ in range(4)]
+    for connection in connections:
+        assert ask(connection, b"here") == b"here"
+    proxy.delay(60.0, 60.0, seed=1)
+    for connection in connections:
+        connection.sendall(b"last")
+        connection.shutdown(socket.SHUT_WR)
+    eventually(lambda: proxy.counts().requests_delayed == 4)
+    proxy.heal()
+    eventually(lambda: echo.received == 4 * b"here" + 4 * b"last")
+    assert ask(connected(proxy, stack), b"after") == b"after"
+
+
 def test_one_direction_can_be_late(proxy: Proxy, echo: Echo, stack: ExitStack) -> None:
     connection = connected(proxy, stack)
     proxy.behave(Way(), Way(delay_s=(30.0, 30.0)))
