@@ -46,6 +46,7 @@ _KNOWN_ACCOUNTS = 65_536
 _SETTLING_S = 0.01
 """Between two attempts to read accounts whose credits are in doubt."""
 
+_TRANSFER = Function.TRANSFER.value
 _CODES = tuple(bytes([code]) for code in range(len(FUNCTIONS)))
 _CHANGES = bytes(code != BALANCE for code in range(256))
 
@@ -183,7 +184,9 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         self._across = AcrossShards(bank, self._owner_of.__getitem__)
         self._queues: dict[ActorRef, Coalescer] = {}
         self._joint_queue: Coalescer | None = None
-        self._joining = threading.Lock()
+        self._submit_to: dict[str, Callable[[Operation], Future[Any]]] = {}
+        """By account, as long as there is no joint queue; of accounts that were asked for lately."""
+        self._queueing = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Self], tuple[ActorBank, Sequence[ActorRef]]]:
         return type(self), (self._bank, self._shards)
@@ -235,27 +238,42 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         return self._apply(Batch.of(operations), self._bank.deadline())
 
     def submit(self, operation: Operation) -> Future[Any]:
-        queue = self._joint_queue
-        if queue is None:
-            try:
-                shard = self._owner_of[operation.account]
-                if operation.function == Function.TRANSFER and self._owner_of[str(operation.target)] is not shard:
-                    return self._join_queues().submit(operation)
-            except (InvalidAccount, TypeError):
-                shard = self._shards[0]  # its queue is as good as any: the answer will be the same
-            queue = self._queues.get(shard)
-            if queue is None:
-                self._bank.check_open()
-                queue = self._queues.setdefault(shard, self._bank.queue(self._send))
-        return queue.submit(operation)
+        function, account, _, _, _ = operation
+        try:
+            submit = self._submit_to.get(account) if function != _TRANSFER else None
+        except TypeError:  # it can be none
+            submit = None
+        return (submit or self._queue_for(operation).submit)(operation)
 
-    def _join_queues(self) -> Coalescer:
-        """One queue in place of all; what was submitted before it is sent before it."""
-        with self._joining:
-            if self._joint_queue is None:
-                self._bank.check_open()
-                self._joint_queue = self._bank.queue(self._send_after_all)
-            return self._joint_queue
+    def _queue_for(self, operation: Operation) -> Coalescer:
+        """That of the account's shard, until a transfer between shards calls for one in place of all.
+
+        What was submitted before that transfer is sent before it.
+        """
+        self._bank.check_open()
+        function, account, _, target, _ = operation
+        with self._queueing:
+            if self._joint_queue is not None:
+                return self._joint_queue
+            try:
+                shard = self._owner_of[account]
+                if function == _TRANSFER and self._owner_of[str(target)] is not shard:
+                    self._joint_queue = self._bank.queue(self._send_after_all)
+                    self._submit_to.clear()
+                    return self._joint_queue
+            except (InvalidAccount, TypeError):
+                return self._queue_of(self._shards[0])  # as good as any: the answer will be the same
+            queue = self._queue_of(shard)
+            if len(self._submit_to) >= _KNOWN_ACCOUNTS:
+                self._submit_to.clear()
+            self._submit_to[account] = queue.submit
+            return queue
+
+    def _queue_of(self, shard: ActorRef) -> Coalescer:
+        queue = self._queues.get(shard)
+        if queue is None:
+            queue = self._queues[shard] = self._bank.queue(self._send)
+        return queue
 
     def close(self) -> None:
         super().close()

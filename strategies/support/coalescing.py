@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -22,6 +23,15 @@ share. It may block, but returns by the deadline, a reading of `time.monotonic()
 _LINGER_S = 1.0
 """An idle thread ends after this long: it would keep the handle alive, and a new one starts in 0.1 ms."""
 
+_ENOUGH = 0.75
+"""Of the operations that came during a batch lately. Who waits for answers in order sends on by fits and starts: each
+handful would be a message of its own, so the thread waits for more."""
+
+_GATHERING_S = 0.02
+"""It waits at most so long, and never longer than the last batch took."""
+
+_NOBODY_WAITS = sys.maxsize
+
 _GUARD_S = 0.5
 """How much later than its deadline a batch may return while `close` waits for it."""
 
@@ -29,6 +39,7 @@ _LEAST_LEFT = 0.1
 """The part of its timeout that an operation must have left to be sent. A batch has the deadline of its oldest
 operation, so one with hardly any time left would make all of them indeterminate."""
 
+_new_promise = object.__new__  # half of the time of `Promise()`
 _CLOSED = "this handle is closed; open another"
 _TRANSFER = Function.TRANSFER.value
 _FUNCTIONS = frozenset(function.value for function in Function)
@@ -79,7 +90,12 @@ class Coalescer:
         self._work = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._is_idle = False
+        self._wanted = _NOBODY_WAITS
+        """For how many operations the thread waits."""
+        self._expected = 0
+        """Operations that came during a batch, lately: what is known of how many will."""
+        self._took_s = 0.0
+        """The last batch, there and back."""
         self._promises: list[Promise] = []
         self._operations: list[Operation] = []
         self._deadlines: list[float] = []  # rising
@@ -93,8 +109,19 @@ class Coalescer:
             TypeError, ValueError: an argument is of the wrong type, or an op id out of range.
             Unavailable: the queue is full, or the handle is closed.
         """
-        self._check(operation)
-        promise = Promise()
+        function, account, amount, target, op_id = operation
+        if not (
+            type(op_id) is OpId
+            and op_id[0] is self._checked_session
+            and type(op_id[1]) is int
+            and 0 <= op_id[1] <= MAX_NUMBER
+            and type(function) is Function
+            and type(account) is str
+            and type(amount) is int
+            and (target is None or type(target) is str)
+        ):
+            self._check(operation)
+        promise = _new_promise(Promise)
         self._lock.acquire()  # by hand: `with` takes twice as long
         try:
             if self._thread is None or self._is_closed or len(self._promises) >= self._queue_limit:
@@ -102,8 +129,8 @@ class Coalescer:
             self._promises.append(promise)
             self._operations.append(operation)
             self._deadlines.append(time.monotonic() + self._timeout_s)
-            if self._is_idle:
-                self._is_idle = False
+            if len(self._promises) >= self._wanted:
+                self._wanted = _NOBODY_WAITS
                 self._work.notify()
         finally:
             self._lock.release()
@@ -135,20 +162,13 @@ class Coalescer:
     def _check(self, operation: Operation) -> None:
         """What `Batched.apply` would check: in a batch it would spoil its neighbours."""
         function, account, amount, target, op_id = operation
-        if type(function) is not Function and function not in _FUNCTIONS:
+        if function not in _FUNCTIONS:
             raise ValueError(f"{function!r} is no function; use one of {', '.join(sorted(_FUNCTIONS))}")
-        if type(account) is not str:
-            _check_text(account)
-        if type(target) is not str and function == _TRANSFER:
+        _check_text(account)
+        if function == _TRANSFER:
             _check_text(target)
-        if type(amount) is not int:
-            whole_amount(amount)
-        if op_id is not None and not (
-            type(op_id) is OpId
-            and op_id[0] is self._checked_session
-            and type(op_id[1]) is int
-            and 0 <= op_id[1] <= MAX_NUMBER
-        ):
+        whole_amount(amount)
+        if op_id is not None:
             check_op_id(op_id)
             self._checked_session = op_id[0]
 
@@ -175,6 +195,7 @@ class Coalescer:
         while (taken := self._take()) is not None:  # ends with `close`, or without work
             promises, operations, deadline = taken
             answers: Sequence[Answer] | AccountError
+            begin = time.monotonic()
             try:
                 answers = self._send(operations, deadline)
                 if len(answers) != len(operations):
@@ -186,6 +207,7 @@ class Coalescer:
             except BaseException as error:
                 answers = Indeterminate(f"sending failed: {error!r}; send it again with its op id")
                 answers.__cause__ = error
+            self._took_s = time.monotonic() - begin
             self._land(promises, answers)
             del taken, promises, operations, answers  # an idle thread keeps nothing alive
 
@@ -193,10 +215,9 @@ class Coalescer:
         """The next batch; waits for one. None where the thread is to end."""
         while True:  # as long as all that was taken is late
             with self._lock:
-                if not self._promises and not self._is_closed:
-                    self._is_idle = True
-                    self._work.wait(_LINGER_S)
-                    self._is_idle = False
+                if not self._promises:
+                    self._await_work(1, _LINGER_S)
+                self._await_work(int(self._expected * _ENOUGH), min(self._took_s, _GATHERING_S))
                 if not self._promises:
                     self._thread = None
                     return None
@@ -206,12 +227,20 @@ class Coalescer:
                 operations = self._operations[late:taken]
                 if promises:
                     self._in_flight, self._deadline_in_flight = promises, self._deadlines[late]
+                    self._expected = max(len(promises), self._expected // 2)
                 del self._promises[:taken], self._operations[:taken], self._deadlines[:taken]
                 self._room.notify_all()
                 deadline = self._deadline_in_flight
             _resolve_all(expired, Unavailable("its time ran out in the queue; send it again"))
             if promises:
                 return promises, operations, deadline
+
+    def _await_work(self, operations: int, patience_s: float) -> None:
+        """Return, still holding the lock, when so many wait, or none will come, or the time is up."""
+        if len(self._promises) < operations and not self._is_closed:
+            self._wanted = operations
+            self._work.wait(patience_s)
+            self._wanted = _NOBODY_WAITS
 
     def _land(self, promises: list[Promise], answers: Sequence[Answer] | AccountError) -> None:
         """End a batch, unless somebody else did."""

@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain, compress, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -142,7 +141,7 @@ class Batch(NamedTuple):
         if not operations:
             return cls(b"", (), (), ())
         # Not zip(*operations): its thousands of iterators would each time call for the garbage collector.
-        cells = list(chain.from_iterable(operations))
+        cells: list[Any] = list(chain.from_iterable(operations))
         names, accounts, amounts, targets, op_ids = (cells[column::_COLUMNS] for column in range(_COLUMNS))
         try:
             functions = bytes(map(_CODE_OF_FUNCTION.__getitem__, names))
