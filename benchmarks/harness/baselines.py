@@ -270,7 +270,7 @@ def _dict_calling(accounts: Accounts) -> Block:
     return _timed_deposits(accounts.deposit)
 
 
-def _timed_deposits(deposit: Callable[[str, int], object], calls: int = 20_000) -> Block:
+def _timed_deposits(deposit: Callable[[str, int], object], calls: int = 50_000) -> Block:
     account = _names()[0]
 
     def block() -> float:
