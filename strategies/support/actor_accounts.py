@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import compress
 from typing import Any, ClassVar, Self, cast
@@ -313,17 +313,18 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         if len(places) == 1 and not refused:
             (answers,) = self._bank.apply([(cast(ActorRef, owners[0]), batch)], deadline, "a batch")
             return self._settled(batch, answers, owners, deadline)
-        append = {shard: own.append for shard, own in places.items()}
         for place, owner in enumerate(owners):
-            append[owner](place)
+            places[owner].append(place)
         places.pop(None, None)
         requests = ((cast(ActorRef, shard), batch.pick(own)) for shard, own in places.items())
         found = self._bank.apply(requests, deadline, "a batch")
-        answers_of: dict[ActorRef | None, Iterator[Answer]] = {
-            shard: iter(answers) for shard, answers in zip(places, found, strict=True)
-        }
-        answers_of[None] = iter([refused[place] for place in sorted(refused)])
-        return self._settled(batch, list(map(next, map(answers_of.__getitem__, owners))), owners, deadline)
+        in_order: list[Any] = [None] * len(owners)
+        for own, answers in zip(places.values(), found, strict=True):
+            for place, answer in zip(own, answers, strict=True):
+                in_order[place] = answer
+        for place, rejection in refused.items():
+            in_order[place] = rejection
+        return self._settled(batch, in_order, owners, deadline)
 
     def _settled(
         self, batch: Batch, answers: list[Answer], owners: Sequence[ActorRef | None], deadline: float
