@@ -61,6 +61,8 @@ _CALLS = 40
 _BOOK_CALLS = 200
 _CORES_TO_SCALE = 8
 _PROCESSES = 4
+_LEAD_S = 0.25
+"""Until several processes begin, together: what each applies has arrived by then."""
 _TIMEOUT_S = 10.0
 
 _FUNCTIONS = {
@@ -180,9 +182,10 @@ def _checked(answers: Sequence[object]) -> None:
             raise answer
 
 
-def apply_batches(accounts: Batched, batches: Sequence[Sequence[Operation]]) -> tuple[int, float, float]:
-    """Apply one after the other; how many operations, and when that began and ended."""
+def apply_batches(accounts: Batched, batches: Sequence[Sequence[Operation]], at: float) -> tuple[int, float, float]:
+    """Apply one after the other, from that time on; how many operations, and when that began and ended."""
     accounts.apply(batches[0][:1])  # connects
+    time.sleep(max(0.0, at - time.time()))
     begin = time.time()
     answers = [accounts.apply(batch) for batch in batches]
     end = time.time()
@@ -191,6 +194,11 @@ def apply_batches(accounts: Batched, batches: Sequence[Sequence[Operation]]) -> 
             if isinstance(answer, AccountError):
                 raise answer
     return sum(map(len, batches)), begin, end
+
+
+def apply_packed(accounts: Batched, packed: bytes, at: float) -> tuple[int, float, float]:
+    """The same with pickled batches."""
+    return apply_batches(accounts, cloudpickle.loads(packed), at)
 
 
 # -- strategies ------------------------------------------------------------------------------------
@@ -282,23 +290,21 @@ def _timed_deposits(deposit: Callable[[str, int], object], calls: int = 50_000) 
     return block
 
 
-def _from_tasks(accounts: Accounts, client: Client, seed: int, tasks: int = 4, batches: int = 5) -> Block:
+def _from_tasks(accounts: Accounts, client: Client, seed: int, tasks: int = 4, batches: int = 10) -> Block:
     streams = [Stream(seed, client=place) for place in range(tasks)]
     handle = cloudpickle.dumps(accounts)
     task = shipped_by_value(apply_batches)
 
     def block() -> float:
-        futures = [
-            client.submit(task, handle, cloudpickle.dumps([stream.take(BATCH) for _ in range(batches)]), pure=False)
-            for stream in streams
-        ]
-        return _together(client.gather(futures))
+        packed = [_packed(stream, batches) for stream in streams]
+        at = time.time() + _LEAD_S
+        return _together(client.gather([client.submit(task, handle, each, at, pure=False) for each in packed]))
 
     return block
 
 
 def _from_processes(
-    environment: Environment, drivers: Sequence[DriverProcess], seed: int, stack: ExitStack, batches: int = 5
+    environment: Environment, drivers: Sequence[DriverProcess], seed: int, stack: ExitStack, batches: int = 10
 ) -> Block:
     """As many shards as processes that call them."""
     kind = load(_POOL)
@@ -313,11 +319,18 @@ def _from_processes(
     streams = [Stream(seed, client=place) for place in range(len(drivers))]
 
     def block() -> float:
-        for driver, stream in zip(drivers, streams, strict=True):
-            driver.send(call_bank, apply_batches, [stream.take(BATCH) for _ in range(batches)])
+        packed = [_packed(stream, batches) for stream in streams]
+        at = time.time() + _LEAD_S
+        for driver, each in zip(drivers, packed, strict=True):
+            driver.send(call_bank, apply_packed, each, at)
         return _together([driver.answer() for driver in drivers])
 
     return block
+
+
+def _packed(stream: Stream, batches: int) -> bytes:
+    packed: bytes = cloudpickle.dumps([stream.take(BATCH) for _ in range(batches)])
+    return packed
 
 
 def _together(parts: Sequence[tuple[int, float, float]]) -> float:
@@ -351,7 +364,7 @@ def _book(client: Client, seed: int, stack: ExitStack) -> Callable[[int], float]
     stream = Stream(seed)
 
     def block(in_flight: int) -> float:
-        prepared = stream.take(_BOOK_CALLS if in_flight == 1 else 2 * in_flight)
+        prepared = stream.take(_BOOK_CALLS if in_flight == 1 else 3 * in_flight // 2)
         begun: deque[Any] = deque()
         begin = time.perf_counter()
         for function, account, amount, _, op_id in prepared:

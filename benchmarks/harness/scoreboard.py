@@ -12,7 +12,7 @@ from benchmarks.harness.intervals import ratio_paired
 Block = Callable[[], float]
 """Measures a contender for a fraction of a second; returns operations per second, or the median seconds of a call."""
 
-ROUNDS = 15
+ROUNDS = 13
 
 
 class Sense(StrEnum):
