@@ -6,6 +6,7 @@ This module names strategies, as nothing else in the ruler does: each baseline i
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import statistics
@@ -26,7 +27,7 @@ import cloudpickle
 import msgpack
 
 from benchmarks.harness import workloads
-from benchmarks.harness.banks import open_accounts
+from benchmarks.harness.banks import collect_garbage, open_accounts
 from benchmarks.harness.driver_processes import DriverProcess, call_bank, open_bank
 from benchmarks.harness.environment import WORKERS, Environment
 from benchmarks.harness.history import BALANCE, DEPOSIT, TRANSFER, WITHDRAW
@@ -182,9 +183,16 @@ def _checked(answers: Sequence[object]) -> None:
             raise answer
 
 
+def _begun() -> float:
+    """When what is measured begins, once all is prepared."""
+    collect_garbage()
+    return time.perf_counter()
+
+
 def apply_batches(accounts: Batched, batches: Sequence[Sequence[Operation]], at: float) -> tuple[int, float, float]:
     """Apply one after the other, from that time on; how many operations, and when that began and ended."""
     accounts.apply(batches[0][:1])  # connects
+    gc.collect()
     time.sleep(max(0.0, at - time.time()))
     begin = time.time()
     answers = [accounts.apply(batch) for batch in batches]
@@ -210,7 +218,7 @@ def _applying(accounts: Accounts, seed: int, mix: str = MIX, batches: int = 10) 
 
     def block() -> float:
         prepared = [stream.take(BATCH) for _ in range(batches)]
-        begin = time.perf_counter()
+        begin = _begun()
         answers = [apply(batch) for batch in prepared]
         seconds = time.perf_counter() - begin
         for each in answers:
@@ -227,7 +235,7 @@ def _submitting(accounts: Accounts, seed: int, operations: int = 10_000) -> Bloc
     def block() -> float:
         prepared = stream.take(operations)
         in_flight: deque[Any] = deque()
-        begin = time.perf_counter()
+        begin = _begun()
         for operation in prepared:
             if len(in_flight) == WINDOW:
                 in_flight.popleft().result()
@@ -250,6 +258,7 @@ def _median_call(accounts: Accounts) -> Block:
 
     def block() -> float:
         seconds = []
+        collect_garbage()
         for deposit in itertools.islice(deposits, _CALLS):
             begin = time.perf_counter()
             deposit()
@@ -265,7 +274,7 @@ def _calling(accounts: Accounts, calls: int = 300) -> Block:
 
     def block() -> float:
         deposit = accounts.deposit
-        begin = time.perf_counter()
+        begin = _begun()
         for number in itertools.islice(numbers, calls):
             deposit(account, 1, op_id=(session, number))
         return calls / (time.perf_counter() - begin)
@@ -282,7 +291,7 @@ def _timed_deposits(deposit: Callable[[str, int], object], calls: int = 50_000) 
     account = _names()[0]
 
     def block() -> float:
-        begin = time.perf_counter()
+        begin = _begun()
         for _ in range(calls):
             deposit(account, 1)
         return calls / (time.perf_counter() - begin)
@@ -366,7 +375,7 @@ def _book(client: Client, seed: int, stack: ExitStack) -> Callable[[int], float]
     def block(in_flight: int) -> float:
         prepared = stream.take(_BOOK_CALLS if in_flight == 1 else 3 * in_flight // 2)
         begun: deque[Any] = deque()
-        begin = time.perf_counter()
+        begin = _begun()
         for function, account, amount, _, op_id in prepared:
             if len(begun) == in_flight:
                 begun.popleft().result()
@@ -416,7 +425,7 @@ def _raw_scripts(environment: Environment, seed: int, stack: ExitStack) -> tuple
     numbers, session = itertools.count(), uuid.uuid4().hex
 
     def calls(count: int = 300) -> float:
-        begin = time.perf_counter()
+        begin = _begun()
         for number in itertools.islice(numbers, count):
             run((b"\x01", (names[0],), (1,), (), (), (number,)), session)
         return count / (time.perf_counter() - begin)
@@ -425,7 +434,7 @@ def _raw_scripts(environment: Environment, seed: int, stack: ExitStack) -> tuple
 
     def batches(count: int = 10) -> float:
         prepared = [Batch.of(stream.take(SCRIPT_OPERATIONS)) for _ in range(count * BATCH // SCRIPT_OPERATIONS)]
-        begin = time.perf_counter()
+        begin = _begun()
         for functions, accounts, amounts, targets, sessions, session_of, own_numbers, _ in prepared:
             columns = (functions, accounts, amounts, targets, session_of, own_numbers)
             msgpack.unpackb(run(columns, sessions[0]))
@@ -451,6 +460,7 @@ def _echo(client: Client, stack: ExitStack) -> Block:
 
     async def exchange() -> float:
         seconds = []
+        collect_garbage()
         for _ in range(_CALLS):
             begin = time.perf_counter()
             await comm.write(b"a deposit of 1 into an account, with its op id")
