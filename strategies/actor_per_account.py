@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers, UnknownAccount
-from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorAccounts, ActorBank, ActorRef
+from strategies.support.actor_accounts import ActorAccounts
+from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorBank, ActorRef
 
 
 class ActorPerAccount(ActorAccounts):

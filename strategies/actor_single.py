@@ -7,13 +7,15 @@ lost with that worker, and with the scheduler, which alone knows where the actor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers
-from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorAccounts, ActorBank, ActorRef
+from strategies.support.actor_accounts import ShardedAccounts
+from strategies.support.actors import CALLERS, NEEDS, SURVIVES, VARIANTS, ActorBank, ActorRef
 
 
-class ActorSingle(ActorAccounts):
+class ActorSingle(ShardedAccounts):
     """A handle on the one actor."""
 
     capabilities = Capabilities(
@@ -25,21 +27,12 @@ class ActorSingle(ActorAccounts):
         needs=NEEDS,
         variants=VARIANTS,
     )
+    one_owner_sees_all = True
 
-    def __init__(self, bank: ActorBank, actor: ActorRef) -> None:
-        super().__init__(bank)
-        self._actor = actor
-
-    def __reduce__(self) -> tuple[type[Self], tuple[ActorBank, ActorRef]]:
-        return type(self), (self._bank, self._actor)
+    def __init__(self, bank: ActorBank, shards: Sequence[ActorRef]) -> None:
+        super().__init__(bank, shards, lambda account: 0)
 
     @classmethod
     def open(cls, context: Context) -> Self:
         bank = ActorBank.of(context, cls.name)
-        return cls(bank, bank.open_shards(1)[0])
-
-    def _owner(self, account: str, deadline: float, *, make: bool = False) -> ActorRef:
-        return self._actor
-
-    def _owners(self, deadline: float) -> list[ActorRef]:
-        return [self._actor]
+        return cls(bank, bank.open_shards(1))

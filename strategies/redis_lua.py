@@ -1,7 +1,17 @@
-"""State in an external Redis or Valkey server: one atomic Lua script per change.
+"""State in an external Redis or Valkey server: one atomic Lua script for a change, or for a batch of them.
 
-The script checks, changes, and remembers the op id in one step, so that an operation sent again has
+The script checks, changes, and remembers the op ids in one step, so that an operation sent again has
 its effect once even if the server dies between the two. Works with any Redis or Valkey from 6.2.
+
+A bank is one hash: of each account its seq and balance as two doubles, and under the empty name the
+bank's epoch, so that whoever reads an account sees whether the server lost the bank. One command reads
+all accounts of a batch and one writes them: a command from a script costs as much as all else that a
+script does for an operation. A session is another hash, with a slot per number modulo the window.
+All keys of a bank share the hash slot of its name in braces, as Redis Cluster wants.
+
+`apply` sends a script for every `SCRIPT_OPERATIONS` operations, all over one connection before it reads
+the first answer. A script is atomic, a batch is not: between two of its scripts others may have their
+turn. `submit` does the same with what queued up while the last batch was in flight.
 
 What is lost with the server depends on its append-only file, which is the variant:
 
@@ -18,21 +28,28 @@ What is lost with the server depends on its append-only file, which is the varia
 from __future__ import annotations
 
 import re
+import struct
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha1
+from itertools import compress, repeat
 from typing import TYPE_CHECKING, Any, Self
+
+import msgpack
 
 from strategies.interface import (
     CALLER_FAULTS,
     CLUSTER_FAULTS,
     DEDUP_WINDOW,
+    MAX_BATCH,
     MAX_MONEY,
     MESSAGE_FAULTS,
     AccountError,
     Accounts,
+    Answer,
+    Batched,
     Caller,
     Capabilities,
     Consistency,
@@ -40,6 +57,9 @@ from strategies.interface import (
     Durability,
     Fault,
     Indeterminate,
+    InvalidAccount,
+    Operation,
+    Pipelined,
     Receipt,
     Resource,
     Retries,
@@ -47,108 +67,188 @@ from strategies.interface import (
     Unavailable,
     errors,
 )
+from strategies.support.coalescing import Coalescer
 from strategies.support.fates import NotAnswered, NotSent
+from strategies.support.futures import Promise
 from strategies.support.ledger import epoch_now
 from strategies.support.validation import check_account, check_op_id, whole_amount
+from strategies.support.wire import BALANCE, DEPOSIT, FUNCTIONS, OPEN_ACCOUNT, TRANSFER, WITHDRAW, Batch
 
 if TYPE_CHECKING:
     from strategies.support.redis_link import RedisLink
 
 _OLDEST_SERVER = (6, 2)
 
-CHANGE_SCRIPT = """
--- KEYS: bank's epoch, set of all accounts, session, account, target account
--- ARGV: epoch, function, amount, number in the session or '', account, target account
--- A reply is 'seq balance', twice for a transfer, or '-' and the name of an error.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return '-StateLost' end
+SCRIPT_OPERATIONS = 500
+"""The most operations in one script: the server is deaf to others meanwhile, for one or two milliseconds. While
+it works, the caller makes the arguments of the next script."""
+
+_REJECTIONS = (
+    "UnknownAccount",
+    "AccountExists",
+    "InsufficientFunds",
+    "InvalidAmount",
+    "OperationMismatch",
+    "OperationExpired",
+)
+"""The script's names for them are the negative numbers -1, -2, ..., in the place of a seq."""
+
+SCRIPT = """
+-- KEYS: bank, sessions. ARGV: epoch, columns in MessagePack: functions (one byte each), accounts, amounts,
+-- targets (of transfers alone), places of sessions (from 0; empty for one), numbers (empty for none, -1 for none).
+-- The reply, in MessagePack: seqs, balances, and the same of the transfers' targets. Or nothing: the bank is lost.
+local functions, accounts, amounts, targets, session_of, numbers = unpack(cmsgpack.unpack(ARGV[2]))
+local OPEN_ACCOUNT, DEPOSIT, WITHDRAW, TRANSFER, BALANCE = 0, 1, 2, 3, 4
 local WINDOW, MAX_MONEY = @WINDOW@, @MAX_MONEY@
-local name, amount, number = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local @REJECTIONS@
+local pack, unpacked, byte = struct.pack, struct.unpack, string.byte
 
-local highest, slot, prefix
-if number ~= '' then
-  -- A slot per number modulo the window bounds the memory. Lengths keep the payload unambiguous.
-  local payload = name .. ' ' .. ARGV[3] .. ' ' .. #ARGV[5] .. ' ' .. ARGV[5] .. ARGV[6]
-  prefix = number .. ' ' .. #payload .. ' ' .. payload
-  slot = string.format('%.0f', tonumber(number) % WINDOW)
-  local seen = redis.call('HMGET', KEYS[3], slot, 'highest')
-  highest = tonumber(seen[2] or '-1')
-  if tonumber(number) <= highest - WINDOW then return '-OperationExpired' end
-  local record = seen[1]
-  if record and string.sub(record, 1, #number + 1) == number .. ' ' then
-    if string.sub(record, 1, #prefix) ~= prefix then return '-OperationMismatch' end
-    return string.sub(record, #prefix + 1)
-  end
-end
-
-local function text(integer) return string.format('%.0f', integer) end
-
-local function apply()
-  if name == 'open_account' then
-    if amount < 0 or amount > MAX_MONEY then return '-InvalidAmount' end
-    if redis.call('EXISTS', KEYS[4]) == 1 then return '-AccountExists' end
-    redis.call('HSET', KEYS[4], 'seq', '1', 'balance', ARGV[3])
-    redis.call('SADD', KEYS[2], ARGV[5])
-    return '1 ' .. ARGV[3]
-  end
-  if amount < 1 or amount > MAX_MONEY then return '-InvalidAmount' end
-  local account = redis.call('HMGET', KEYS[4], 'seq', 'balance')
-  if not account[1] then return '-UnknownAccount' end
-  local seq, balance = tonumber(account[1]) + 1, tonumber(account[2])
-  if name == 'deposit' then
-    balance = balance + amount
-    if balance > MAX_MONEY then return '-InvalidAmount' end
-    redis.call('HSET', KEYS[4], 'seq', text(seq), 'balance', text(balance))
-    return text(seq) .. ' ' .. text(balance)
-  end
-  local same, target = KEYS[4] == KEYS[5], nil
-  if name == 'transfer' and not same then
-    target = redis.call('HMGET', KEYS[5], 'seq', 'balance')
-    if not target[1] then return '-UnknownAccount' end
-  end
-  if balance < amount then return '-InsufficientFunds' end
-  if target and tonumber(target[2]) + amount > MAX_MONEY then return '-InvalidAmount' end
-  balance = balance - amount
-  local reply = text(seq) .. ' ' .. text(balance)
-  if name == 'transfer' then
-    local target_seq, target_balance
-    if same then
-      seq, balance = seq + 1, balance + amount
-      target_seq, target_balance = seq, balance
-    else
-      target_seq, target_balance = tonumber(target[1]) + 1, tonumber(target[2]) + amount
-      redis.call('HSET', KEYS[5], 'seq', text(target_seq), 'balance', text(target_balance))
+local names, seqs, balances, changed = {}, {}, {}, {}
+for _, column in ipairs({accounts, targets}) do
+  for index = 1, #column do
+    local name = column[index]
+    if seqs[name] == nil then
+      seqs[name] = false
+      names[#names + 1] = name
     end
-    reply = reply .. ' ' .. text(target_seq) .. ' ' .. text(target_balance)
   end
-  redis.call('HSET', KEYS[4], 'seq', text(seq), 'balance', text(balance))
-  return reply
+end
+local found = redis.call('HMGET', KEYS[1], '', unpack(names))
+if found[1] ~= ARGV[1] then return false end
+for index = 1, #names do
+  local state = found[index + 1]
+  if state then
+    local name = names[index]
+    seqs[name], balances[name] = unpacked('<dd', state)
+  end
 end
 
-local reply = apply()
-if prefix then
-  if tonumber(number) > highest then
-    redis.call('HSET', KEYS[3], slot, prefix .. reply, 'highest', number)
+local highest, records, is_used = {}, {}, {}
+for session = 1, #KEYS - 1 do
+  highest[session] = tonumber(redis.call('HGET', KEYS[session + 1], 'highest') or '-1')
+  records[session] = {}
+end
+
+local function change(code, name, target, amount)
+  if amount < 0 or amount > MAX_MONEY then return InvalidAmount, 0 end
+  local seq, balance = seqs[name], balances[name]
+  if code == OPEN_ACCOUNT then
+    if seq then return AccountExists, 0 end
+    seq, balance = 1, amount
   else
-    redis.call('HSET', KEYS[3], slot, prefix .. reply)
+    if amount == 0 then return InvalidAmount, 0 end
+    if not seq then return UnknownAccount, 0 end
+    seq = seq + 1
+    if code == DEPOSIT then
+      balance = balance + amount
+      if balance > MAX_MONEY then return InvalidAmount, 0 end
+    else
+      if code == TRANSFER then
+        if not seqs[target] then return UnknownAccount, 0 end
+        if target ~= name and balances[target] + amount > MAX_MONEY then return InvalidAmount, 0 end
+      end
+      balance = balance - amount
+      if balance < 0 then return InsufficientFunds, 0 end
+    end
   end
+  seqs[name], balances[name], changed[name] = seq, balance, true
+  if code ~= TRANSFER then return seq, balance end
+  local target_seq, target_balance = seqs[target] + 1, balances[target] + amount
+  seqs[target], balances[target], changed[target] = target_seq, target_balance, true
+  return seq, balance, target_seq, target_balance
 end
-return reply
-""".replace("@WINDOW@", str(DEDUP_WINDOW)).replace("@MAX_MONEY@", str(MAX_MONEY))
 
-_READ_SCRIPT = """
--- KEYS: bank's epoch, then accounts. ARGV: epoch
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'-StateLost'} end
-local replies = {}
-for index = 2, #KEYS do
-  local account = redis.call('HMGET', KEYS[index], 'seq', 'balance')
-  replies[index - 1] = account[1] and account[1] .. ' ' .. account[2] or '-UnknownAccount'
+-- A record is what the operation was and what became of it; the lengths keep it unambiguous.
+local function once(session, number, code, name, target, amount)
+  local slot = number % WINDOW
+  if number <= highest[session] then
+    if number <= highest[session] - WINDOW then return OperationExpired, 0 end
+    local record = records[session][slot] or redis.call('HGET', KEYS[session + 1], slot)
+    if record and unpacked('<d', record) == number then
+      local head = pack('<ddBHHc0c0', number, amount, code, #name, #target, name, target)
+      if string.sub(record, 1, #head) ~= head then return OperationMismatch, 0 end
+      if #record == #head + 16 then return unpacked('<dd', record, #head + 1) end
+      return unpacked('<dddd', record, #head + 1)
+    end
+  else
+    highest[session] = number
+  end
+  local seq, balance, target_seq, target_balance = change(code, name, target, amount)
+  is_used[session] = true
+  if target_seq then
+    records[session][slot] = pack('<ddBHHc0c0dddd', number, amount, code, #name, #target, name, target,
+      seq, balance, target_seq, target_balance)
+  else
+    records[session][slot] = pack('<ddBHHc0c0dd', number, amount, code, #name, #target, name, target, seq, balance)
+  end
+  return seq, balance, target_seq, target_balance
 end
-return replies
+
+local of_seqs, of_balances, of_target_seqs, of_target_balances, transfers = {}, {}, {}, {}, 0
+for index = 1, #functions do
+  local code, name, number = byte(functions, index), accounts[index], numbers[index] or -1
+  local seq, balance, target_seq, target_balance
+  if code == BALANCE then
+    seq, balance = seqs[name] or UnknownAccount, balances[name] or 0
+  else
+    local target = ''
+    if code == TRANSFER then
+      transfers = transfers + 1
+      target = targets[transfers]
+    end
+    if number < 0 then
+      seq, balance, target_seq, target_balance = change(code, name, target, amounts[index])
+    else
+      seq, balance, target_seq, target_balance =
+        once((session_of[index] or 0) + 1, number, code, name, target, amounts[index])
+    end
+    if code == TRANSFER then
+      of_target_seqs[transfers], of_target_balances[transfers] = target_seq or 0, target_balance or 0
+    end
+  end
+  of_seqs[index], of_balances[index] = seq, balance
+end
+
+-- The first write is refused where no other has been made; a later one must not look as if there were no effect.
+local has_written = false
+local function write(key, fields)
+  if #fields == 0 then return end
+  if not has_written then
+    redis.call('HSET', key, unpack(fields))
+    has_written = true
+    return
+  end
+  local reply = redis.pcall('HSET', key, unpack(fields))
+  if type(reply) == 'table' and reply.err then return reply.err end
+end
+
+local fields, size = {}, 0
+for name in pairs(changed) do
+  fields[size + 1], fields[size + 2] = name, pack('<dd', seqs[name], balances[name])
+  size = size + 2
+end
+local failure = write(KEYS[1], fields)
+for session in pairs(is_used) do
+  fields, size = {'highest', highest[session]}, 2
+  for slot, record in pairs(records[session]) do
+    fields[size + 1], fields[size + 2] = slot, record
+    size = size + 2
+  end
+  failure = write(KEYS[session + 1], fields) or failure
+end
+if failure then return redis.error_reply('HALFWAY ' .. failure) end
+return cmsgpack.pack({of_seqs, of_balances, of_target_seqs, of_target_balances})
 """
+for _name, _value in (
+    ("@WINDOW@", str(DEDUP_WINDOW)),
+    ("@MAX_MONEY@", str(MAX_MONEY)),
+    ("@REJECTIONS@", f"{', '.join(_REJECTIONS)} = {', '.join(str(-1 - place) for place in range(len(_REJECTIONS)))}"),
+):
+    SCRIPT = SCRIPT.replace(_name, _value)
 
 _OPEN_SCRIPT = """
--- KEYS: bank's epoch. ARGV: the epoch of a bank that starts now
-return redis.call('GET', KEYS[1]) or (redis.call('SET', KEYS[1], ARGV[1]) and ARGV[1])
+-- KEYS: bank. ARGV: the epoch of a bank that starts now
+return redis.call('HGET', KEYS[1], '') or (redis.call('HSET', KEYS[1], '', ARGV[1]) and ARGV[1])
 """
 
 _SENTENCES = {
@@ -187,7 +287,7 @@ _CRASHES = _WHATEVER_SPARES_THE_SERVER | {Fault.SERVER_KILL, Fault.DISK_FULL}
 """What an append-only file outlives, however seldom it is flushed."""
 
 _PAGE = 1_000
-"""Accounts that a snapshot reads with one script: a few milliseconds of the server's time."""
+"""Accounts that a snapshot reads with one command."""
 
 
 class _Script:
@@ -196,10 +296,10 @@ class _Script:
         self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
-_CHANGE, _READ, _OPEN = _Script(CHANGE_SCRIPT), _Script(_READ_SCRIPT), _Script(_OPEN_SCRIPT)
+_CHANGE, _OPEN = _Script(SCRIPT), _Script(_OPEN_SCRIPT)
 
 
-class RedisLua(Accounts):
+class RedisLua(Accounts, Batched, Pipelined):
     """A handle with connections of its own to the server; one per concurrent caller."""
 
     capabilities = Capabilities(
@@ -212,22 +312,23 @@ class RedisLua(Accounts):
         variants=tuple(_SETTINGS),
     )
 
-    def __init__(self, url: str, bank: str, timeout_s: float, epoch: int) -> None:
+    def __init__(
+        self, url: str, bank: str, epoch: int, timeout_s: float, queue_limit: int, submit_blocks: bool
+    ) -> None:
         from strategies.support.redis_link import RedisLink
 
-        self._arrival = (url, bank, timeout_s, epoch)
+        self._arrival = (url, bank, epoch, timeout_s, queue_limit, submit_blocks)
         self._timeout_s = timeout_s
         self._epoch = epoch
         self._link: RedisLink = RedisLink(url, timeout_s)
+        self._coalescer = Coalescer(self._apply, timeout_s=timeout_s, queue_limit=queue_limit, blocks=submit_blocks)
         self._closed = False
+        self._known_accounts: set[str] = set()
         # The braces make one hash slot of all of a bank's keys, as Redis Cluster wants them.
-        prefix = f"{{{bank}}}"
-        self._epoch_key = f"{prefix}:epoch"
-        self._index_key = f"{prefix}:accounts"
-        self._account_prefix = f"{prefix}:account:"
-        self._session_prefix = f"{prefix}:session:"
+        self._bank_key = f"{{{bank}}}:bank"
+        self._session_prefix = f"{{{bank}}}:session:"
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str, float, int]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, int, float, int, bool]]:
         return type(self), self._arrival
 
     @classmethod
@@ -251,37 +352,43 @@ class RedisLua(Accounts):
             raise ValueError(f"{cls.name} keeps its state in Redis; put a redis:// URL into the context")
         if context.variant not in (None, *_SETTINGS):
             raise ValueError(f"{cls.name} has the variants {', '.join(_SETTINGS)}, not {context.variant!r}")
-        accounts = cls(context.redis_url, context.bank, context.timeout_s, epoch_now())
+        arrival = (context.timeout_s, context.queue_limit, context.submit_blocks)
+        accounts = cls(context.redis_url, context.bank, epoch_now(), *arrival)
         try:
             deadline = time.monotonic() + context.timeout_s
             accounts._check_server(context.variant, deadline)
-            epoch = accounts._run("open", _OPEN, [accounts._epoch_key], [accounts._epoch], deadline, changes=False)
+            epoch = accounts._run("open", _OPEN, [accounts._bank_key], [accounts._epoch], deadline, changes=False)
         except BaseException:
             accounts.close()
             raise
         accounts._epoch = int(epoch)
-        accounts._arrival = (*accounts._arrival[:3], accounts._epoch)
+        accounts._arrival = (context.redis_url, context.bank, accounts._epoch, *arrival)
         return accounts
 
     def open_account(self, account: str, opening: int = 0, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        return self._receipt(self._change("open_account", account, account, opening, op_id).split())
+        return self._change(OPEN_ACCOUNT, account, (), opening, op_id)[0]
 
     def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        return self._receipt(self._change("deposit", account, account, amount, op_id).split())
+        return self._change(DEPOSIT, account, (), amount, op_id)[0]
 
     def withdraw(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        return self._receipt(self._change("withdraw", account, account, amount, op_id).split())
+        return self._change(WITHDRAW, account, (), amount, op_id)[0]
 
     def transfer(
         self, source: str, target: str, amount: int, *, op_id: tuple[str, int] | None = None
     ) -> tuple[Receipt, Receipt]:
         check_account(target)
-        fields = self._change("transfer", source, target, amount, op_id).split()
-        return self._receipt(fields[:2]), self._receipt(fields[2:])
+        source_receipt, target_receipt = self._change(TRANSFER, source, (target,), amount, op_id)
+        return source_receipt, target_receipt
 
     def balance(self, account: str) -> Receipt:
         check_account(account)
-        return self._read([account], time.monotonic() + self._timeout_s)[0]
+        deadline = time.monotonic() + self._timeout_s
+        epoch, state = self._execute("balance", deadline, "HMGET", self._bank_key, "", account, changes=False)
+        self._check_epoch(epoch, "balance")
+        if state is None:
+            raise _error("UnknownAccount", f"balance of {account!r}")
+        return self._receipt(state)
 
     def snapshot(self) -> dict[str, Receipt]:
         deadline = time.monotonic() + self._timeout_s
@@ -289,45 +396,162 @@ class RedisLua(Accounts):
         cursor = b"0"
         while True:  # ends with the cursor, or with the deadline
             cursor, page = self._execute(
-                "snapshot", deadline, "SSCAN", self._index_key, cursor, "COUNT", _PAGE, changes=False
+                "snapshot", deadline, "HSCAN", self._bank_key, cursor, "COUNT", _PAGE, changes=False
             )
-            accounts = [name.decode() for name in page]
-            receipts.update(zip(accounts, self._read(accounts, deadline), strict=True))
+            receipts.update(
+                (name.decode(), self._receipt(state)) for name, state in zip(page[::2], page[1::2], strict=True) if name
+            )
             if cursor == b"0":
-                return receipts
+                break
+        # Last: whatever was read before it was there before it.
+        self._check_epoch(self._execute("snapshot", deadline, "HGET", self._bank_key, "", changes=False), "snapshot")
+        return receipts
+
+    def apply(self, operations: Sequence[Operation]) -> list[Answer]:
+        self._check_open()
+        if len(operations) > MAX_BATCH:
+            raise ValueError(f"a batch has at most {MAX_BATCH} operations, not {len(operations)}; split it")
+        return self._apply(operations, time.monotonic() + self._timeout_s)
+
+    def submit(self, operation: Operation) -> Promise:
+        return self._coalescer.submit(operation)
 
     def close(self) -> None:
+        self._coalescer.close()
         self._closed = True
         self._link.close()
 
-    def _change(self, function: str, account: str, target: str, amount: int, op_id: tuple[str, int] | None) -> bytes:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("this handle is closed; open another")
+
+    def _check_epoch(self, epoch: bytes | None, what: str) -> None:
+        if epoch is None or int(epoch) != self._epoch:
+            raise _error("StateLost", what)
+
+    def _receipt(self, state: bytes) -> Receipt:
+        seq, balance = _STATE.unpack(state)
+        return Receipt(int(seq), int(balance), self._epoch)
+
+    # -- one call --------------------------------------------------------------------------------
+
+    def _change(
+        self, code: int, account: str, targets: tuple[str, ...], amount: int, op_id: tuple[str, int] | None
+    ) -> list[Receipt]:
         check_account(account)
         amount = whole_amount(amount)
         check_op_id(op_id)
-        session, number = op_id if op_id is not None else ("", "")
-        keys = (
-            self._epoch_key,
-            self._index_key,
-            self._session_prefix + session,
-            self._account_prefix + account,
-            self._account_prefix + target,
-        )
-        args = (self._epoch, function, amount, number, account, target)
-        reply: bytes = self._run(function, _CHANGE, keys, args, time.monotonic() + self._timeout_s, changes=True)
-        if reply[0] == _MINUS:
-            raise _error(reply, f"{function} on {account!r}")
-        return reply
+        keys: tuple[str, ...] = (self._bank_key,)
+        numbers: tuple[int, ...] = ()
+        if op_id is not None:
+            keys = (self._bank_key, self._session_prefix + op_id[0])
+            numbers = op_id[1:]
+        columns = (_CODES[code], (account,), (amount,), targets, (), numbers)
+        payload = msgpack.packb(columns, use_bin_type=False)
+        what = FUNCTIONS[code]
+        reply = self._run(what, _CHANGE, keys, (self._epoch, payload), time.monotonic() + self._timeout_s, changes=True)
+        if reply is None:
+            raise _error("StateLost", what)
+        seqs, balances, *others = msgpack.unpackb(reply)
+        seq = seqs[0]
+        if seq < 0:
+            raise _error(_REJECTIONS[-1 - seq], f"{what} on {account!r}")
+        receipts = [Receipt(seq, balances[0], self._epoch)]
+        if targets:
+            receipts.append(Receipt(others[0][0], others[1][0], self._epoch))
+        return receipts
 
-    def _read(self, accounts: Sequence[str], deadline: float) -> list[Receipt]:
-        keys = [self._epoch_key, *(self._account_prefix + account for account in accounts)]
-        replies = self._run("balance", _READ, keys, (self._epoch,), deadline, changes=False)
-        for index, reply in enumerate(replies):
-            if reply[0] == _MINUS:
-                raise _error(reply, f"balance of {accounts[index]!r}" if accounts else "snapshot")
-        return [self._receipt(reply.split()) for reply in replies]
+    # -- many ------------------------------------------------------------------------------------
 
-    def _receipt(self, fields: list[bytes]) -> Receipt:
-        return Receipt(int(fields[0]), int(fields[1]), self._epoch)
+    def _apply(self, operations: Sequence[Operation], deadline: float) -> list[Answer]:
+        batch = Batch.of(operations)
+        refused = self._refused(batch)
+        if not refused:
+            return self._apply_checked(batch, deadline)
+        places = [place for place in range(len(operations)) if place not in refused]
+        answers = iter(self._apply_checked(batch.pick(places), deadline) if places else [])
+        return [refused.get(place) or next(answers) for place in range(len(operations))]
+
+    def _refused(self, batch: Batch) -> dict[int, Answer]:
+        """The operations whose accounts cannot be any."""
+        try:
+            if self._known_accounts.issuperset(batch.accounts) and self._known_accounts.issuperset(batch.targets):
+                return {}
+        except TypeError:  # what cannot be hashed is no text either: below it is named
+            pass
+        refused: dict[int, Answer] = {}
+        targets = iter(batch.targets)
+        for place, (code, account) in enumerate(zip(batch.functions, batch.accounts, strict=True)):
+            try:
+                for name in (account, next(targets)) if code == TRANSFER else (account,):
+                    check_account(name)
+            except InvalidAccount as error:
+                refused[place] = error.with_traceback(None)
+        if not refused:
+            if len(self._known_accounts) > _KNOWN_ACCOUNTS:
+                self._known_accounts.clear()
+            self._known_accounts.update(batch.accounts, batch.targets)
+        return refused
+
+    def _apply_checked(self, batch: Batch, deadline: float) -> list[Answer]:
+        """By as many scripts as it takes, all sent before the first answer is read."""
+        size = len(batch.functions)
+        parts: list[Batch] = []
+
+        def commands() -> Iterator[tuple[Any, ...]]:
+            for start in range(0, size, SCRIPT_OPERATIONS):
+                parts.append(batch if size <= SCRIPT_OPERATIONS else _part(batch, start))
+                keys, args = self._arguments(parts[-1])
+                yield "EVALSHA", _CHANGE.digest, len(keys), *keys, *args
+
+        found: list[list[Answer]] = []
+        unknown: list[int] = []
+        for place, reply in enumerate(self._link.execute_all(deadline, commands())):
+            if isinstance(reply, Exception):
+                reply = _fate("a batch", reply, changes=True)
+                if isinstance(reply, _ScriptUnknown):
+                    unknown.append(place)
+            found.append(self._answers(parts[place], reply))
+        if unknown and len(parts) - unknown[0] == len(unknown):  # else a later one has overtaken them
+            for place in unknown:
+                found[place] = self._apply_again(parts[place], deadline)
+                if any(isinstance(answer, Indeterminate) for answer in found[place]):
+                    break  # the next one might overtake it
+        return [answer for answers in found for answer in answers]
+
+    def _apply_again(self, part: Batch, deadline: float) -> list[Answer]:
+        keys, args = self._arguments(part)
+        try:
+            return self._answers(part, self._run("a batch", _CHANGE, keys, args, deadline, changes=True))
+        except AccountError as error:
+            return self._answers(part, error)
+
+    def _arguments(self, batch: Batch) -> tuple[list[str], tuple[object, ...]]:
+        functions, accounts, amounts, targets, sessions, session_of, numbers, _ = batch
+        keys = [self._bank_key, *(self._session_prefix + session for session in sessions)]
+        columns = (functions, accounts, amounts, targets, session_of, numbers)
+        return keys, (self._epoch, msgpack.packb(columns, use_bin_type=False))
+
+    def _answers(self, batch: Batch, reply: bytes | Exception | None) -> list[Answer]:
+        """What a script replied, or what became of all of its operations."""
+        if reply is None:
+            reply = _error("StateLost", "a batch")
+        if isinstance(reply, Exception):
+            return [_of_one(reply, code) for code in batch.functions]
+        seqs, balances, target_seqs, target_balances = msgpack.unpackb(reply)
+        answers: list[Any] = list(map(_new_tuple, repeat(Receipt), zip(seqs, balances, repeat(self._epoch))))
+        if target_seqs:
+            places = compress(range(len(seqs)), batch.functions.translate(_IS_TRANSFER))
+            for place, seq, balance in zip(places, target_seqs, target_balances, strict=True):
+                answers[place] = answers[place], Receipt(seq, balance, self._epoch)
+        if min(seqs) < 0:
+            for place, seq in enumerate(seqs):
+                if seq < 0:
+                    what = f"{FUNCTIONS[batch.functions[place]]} on {batch.accounts[place]!r}"
+                    answers[place] = _error(_REJECTIONS[-1 - seq], what)
+        return answers
+
+    # -- the server ------------------------------------------------------------------------------
 
     def _run(
         self, what: str, script: _Script, keys: Sequence[str], args: Sequence[object], deadline: float, *, changes: bool
@@ -340,18 +564,11 @@ class RedisLua(Accounts):
 
     def _execute(self, what: str, deadline: float, *command: Any, changes: bool) -> Any:
         """Send one command, and say what became of it in the interface's own words."""
-        if self._closed:
-            raise Unavailable("this handle is closed; open another")
+        self._check_open()
         try:
             return self._link.execute(deadline, *command)
-        except NotSent as error:
-            raise Unavailable(f"{what} was not sent to Redis: {error}; send it again") from error
-        except NotAnswered as error:
-            if changes:
-                raise Indeterminate(f"Redis did not answer {what}: {error}; send it again with its op id") from error
-            raise Unavailable(f"Redis did not answer {what}: {error}; send it again") from error
         except Exception as error:
-            raise _refusal(what, error, changes=changes) from error
+            raise _fate(what, error, changes=changes) from error
 
     def _check_server(self, variant: str | None, deadline: float) -> None:
         info = self._execute("open", deadline, "INFO", "server", changes=False)
@@ -387,17 +604,67 @@ class RedisLua(Accounts):
         return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-_MINUS = ord("-")
+_CODES = tuple(bytes([code]) for code in range(len(FUNCTIONS)))
+_IS_TRANSFER = bytes(code == TRANSFER for code in range(256))
+_STATE = struct.Struct("<dd")
+_KNOWN_ACCOUNTS = 65_536
+"""Names that a handle need not check again: that takes longer than all else that it does with an operation."""
+
+_ALL_FAULTS = frozenset({Fault.WORKER_KILL, Fault.SERVER_KILL})
+
+_new_tuple: Any = tuple.__new__  # a third of the time of `Receipt(...)`
 
 
 class _ScriptUnknown(Exception):
     """The server has to be sent the script's source."""
 
 
-def _error(reply: bytes, what: str) -> AccountError:
-    name = reply[1:].decode()
+def _part(batch: Batch, start: int) -> Batch:
+    """The operations of one script, with no more sessions than they have."""
+    stop = start + SCRIPT_OPERATIONS
+    functions, accounts, amounts, targets, sessions, session_of, numbers, _ = batch
+    if targets:
+        before = functions.count(TRANSFER, 0, start)
+        targets = targets[before : before + functions.count(TRANSFER, start, stop)]
+    if session_of:
+        own = session_of[start:stop]
+        place_of = {session: place for place, session in enumerate(dict.fromkeys(own))}
+        sessions, session_of = [sessions[session] for session in place_of], [place_of[session] for session in own]
+    return Batch(
+        functions[start:stop],
+        accounts[start:stop],
+        amounts[start:stop],
+        targets,
+        sessions,
+        session_of,
+        numbers[start:stop],
+    )
+
+
+def _error(name: str, what: str) -> AccountError:
     kind: type[AccountError] = getattr(errors, name)
     return kind(f"{what}: {_SENTENCES[name]}")
+
+
+def _of_one(error: Exception, code: int) -> AccountError:
+    """The fate of one operation of a batch that has this one."""
+    if isinstance(error, _ScriptUnknown):
+        return Unavailable("Redis had forgotten the script; send it again")
+    if isinstance(error, Indeterminate) and code == BALANCE:
+        return Unavailable(*error.args)
+    assert isinstance(error, AccountError)
+    return type(error)(*error.args)
+
+
+def _fate(what: str, error: Exception, *, changes: bool) -> Exception:
+    """What became of the operation, in the interface's own words."""
+    if isinstance(error, NotSent):
+        return Unavailable(f"{what} was not sent to Redis: {error}; send it again")
+    if isinstance(error, NotAnswered):
+        if changes:
+            return Indeterminate(f"Redis did not answer {what}: {error}; send it again with its op id")
+        return Unavailable(f"Redis did not answer {what}: {error}; send it again")
+    return _refusal(what, error, changes=changes)
 
 
 def _refusal(what: str, error: Exception, *, changes: bool) -> Exception:
@@ -413,8 +680,8 @@ def _refusal(what: str, error: Exception, *, changes: bool) -> Exception:
         return Unavailable(f"Redis refused {what}: {message}; check the URL's user and password, then send it again")
     code = getattr(error, "status_code", None) or message.partition(" ")[0]
     # Redis 6.2 quotes the refusal of a script's first write instead of passing its code on.
-    quoted = any(f"-{each} " in message for each in ("OOM", "MISCONF"))
-    if not changes or code in _NO_EFFECT or quoted:
+    quoted = re.match(r"Error running script .*? -([A-Z]+) ", message.removeprefix("ERR "))
+    if not changes or code in _NO_EFFECT or (quoted and quoted[1] in _NO_EFFECT):
         said = message if message.startswith(code) else f"{code} {message}"
         return Unavailable(f"Redis refused {what}: {said}; send it again when the server can take it")
     return Indeterminate(f"Redis ended {what} with an error: {message}; send it again with its op id")

@@ -1,121 +1,403 @@
-"""The same calls written by hand, without the interface: what each strategy's overhead is measured against.
+"""The scoreboard's contenders: strategies, the book's way, and the same work written by hand.
 
 This module names strategies, as nothing else in the ruler does: each baseline is the bare form of one.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import itertools
+import os
+import statistics
+import struct
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from hashlib import sha1
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness.environment import Environment
-from benchmarks.harness.intervals import ratio_paired
-from strategies.interface import Accounts, Durability, load
-from strategies.redis_lua import CHANGE_SCRIPT
-from strategies.support.actors import LedgerActor
+import cloudpickle
+import msgpack
+
+from benchmarks.harness import workloads
+from benchmarks.harness.banks import collect_garbage, open_accounts
+from benchmarks.harness.driver_processes import DriverProcess, call_bank, open_bank
+from benchmarks.harness.environment import WORKERS, Environment
+from benchmarks.harness.history import BALANCE, DEPOSIT, TRANSFER, WITHDRAW
+from benchmarks.harness.load import shipped_by_value
+from benchmarks.harness.scoreboard import Block, Comparison, Row, Sense, measured
+from benchmarks.harness.workloads import OPENING
+from strategies.interface import (
+    AccountError,
+    Accounts,
+    Batched,
+    Durability,
+    Function,
+    Operation,
+    OpId,
+    Pipelined,
+    load,
+)
+from strategies.redis_lua import SCRIPT, SCRIPT_OPERATIONS
+from strategies.support.ledger_actor import LedgerActor
+from strategies.support.wire import Batch
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Loop = Callable[[int], float]
-"""Makes so many deposits into one account, one after another; returns the seconds that took."""
+MIX = "ycsb_f:accounts=1000"
+"""Reads, deposits and withdrawals, as every strategy can do them."""
+WITH_TRANSFERS = "smallbank:accounts=1000"
+"""Beside these, transfers: three of ten operations, of which three of four are between shards of a pool of four."""
+BATCH = WINDOW = 1000
+_CALLS = 40
+"""Of a block whose figure is the median call."""
+_BOOK_CALLS = 200
+_CORES_TO_SCALE = 8
+_PROCESSES = 4
+_LEAD_S = 0.25
+"""Until several processes begin, together: what each applies has arrived by then."""
+_TIMEOUT_S = 10.0
 
-_ACCOUNT = "account"
-_BLOCKS = 15
-_BLOCK_S = 0.12
+_FUNCTIONS = {
+    BALANCE: Function.BALANCE,
+    DEPOSIT: Function.DEPOSIT,
+    WITHDRAW: Function.WITHDRAW,
+    TRANSFER: Function.TRANSFER,
+}
 
+_POOL, _SINGLE, _REDIS, _DICT = "actor_pool", "actor_single", "redis_lua", "driver_dict"
+_DIRECT, _VOLATILE = "direct", "volatile"
 
-@dataclass(frozen=True)
-class Row:
-    """A strategy beside its bare form: ratio of calls per second, with a 95 % interval over paired blocks."""
-
-    row: str
-    ratio: float
-    low: float
-    high: float
-    target: float
-    verdict: str
-    """`holds` or `short`: the ratio against the target."""
+COMPARISONS = (
+    Comparison("pool_batched_over_book", "pool apply", "book", Sense.AT_LEAST, 500.0),
+    Comparison("pool_submit_over_book_pipelined", "pool submit", "book pipelined", Sense.AT_LEAST, 60.0),
+    Comparison("pool_batched_over_redis_batched", "pool apply", "redis apply", Sense.AT_LEAST, 1.0),
+    Comparison("pool_submit_over_redis_submit", "pool submit", "redis submit", Sense.AT_LEAST, 1.0),
+    Comparison("actor_call_over_comm_echo", "actor call", "comm echo", Sense.AT_MOST, 1.8),
+    Comparison(
+        "actor_call_over_redis_call", "actor call", "redis call", Sense.REPORT, note="the nearer to 2 the better"
+    ),
+    Comparison("redis_call_over_raw", "redis calls", "raw script calls", Sense.AT_LEAST, 0.95),
+    Comparison("redis_batched_over_raw", "redis apply", "raw script batches", Sense.AT_LEAST, 0.8),
+    Comparison("dict_call_over_bare", "dict calls", "bare dict", Sense.AT_LEAST, 0.5),
+    Comparison("pool_transfers_over_redis_transfers", "pool apply with transfers", "redis apply with transfers"),
+    Comparison("task_batched_over_driver_batched", "pool apply from 4 tasks", "pool apply"),
+)
 
 
 def scoreboard(environment: Environment, seed: int) -> list[Row]:
-    """Measure every row in one run, each pair in alternating blocks."""
-    return [
-        _row("dict_call_over_bare", 0.5, _dict, environment, seed),
-        _row("redis_call_over_raw", 0.9, _redis, environment, seed),
-        _row("actor_call_over_bare_proxied", 0.95, _actor_proxied, environment, seed),
-        _row("actor_call_over_bare_direct", 0.95, _actor_direct, environment, seed),
-    ]
-
-
-def _row(
-    name: str,
-    target: float,
-    pair: Callable[[Environment, ExitStack], tuple[Loop, Loop]],
-    environment: Environment,
-    seed: int,
-) -> Row:
+    """Measure every row in one run, all contenders by turns."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    scaling = Comparison(
+        "pool_scaling_4",
+        "4 shards from 4 processes",
+        "1 shard from 1 process",
+        Sense.AT_LEAST if cores >= _CORES_TO_SCALE else Sense.REPORT,
+        2.5,
+        f"on {cores} cores; the target is for {_CORES_TO_SCALE} and more",
+    )
     with ExitStack() as stack:
-        strategy_s, bare_s = _in_blocks(*pair(environment, stack))
-    # Calls per second are the inverse of seconds.
-    found = ratio_paired(bare_s, strategy_s, seed)
-    assert found.low is not None
-    assert found.high is not None
-    verdict = "holds" if found.value >= target else "short"
-    return Row(name, round(found.value, 4), round(found.low, 4), round(found.high, 4), target, verdict)
+        return measured(_contenders(environment, seed, stack), [*COMPARISONS, scaling], seed)
 
 
-def _in_blocks(strategy: Loop, bare: Loop) -> tuple[list[float], list[float]]:
-    """Seconds of each, block by block, taking turns at going first."""
-    calls = max(10, int(_BLOCK_S / (bare(20) / 20)))
-    strategy(calls)
-    bare(calls)
-    strategy_s, bare_s = [], []
-    for block in range(_BLOCKS):
-        if block % 2:
-            bare_s.append(bare(calls))
-            strategy_s.append(strategy(calls))
-        else:
-            strategy_s.append(strategy(calls))
-            bare_s.append(bare(calls))
-    return strategy_s, bare_s
+def _contenders(environment: Environment, seed: int, stack: ExitStack) -> dict[str, Block]:
+    opened = partial(_opened, environment, stack)
+    pool, redis = opened(_POOL, _DIRECT), opened(_REDIS, _VOLATILE)
+    book = _book(environment.client, seed, stack)
+    raw_calls, raw_batches = _raw_scripts(environment, seed, stack)
+    drivers = environment.drivers(_PROCESSES + 1)
+    return {
+        "pool apply": _applying(pool, seed),
+        "pool submit": _submitting(pool, seed),
+        "redis apply": _applying(redis, seed),
+        "redis submit": _submitting(redis, seed),
+        "pool apply with transfers": _applying(pool, seed, WITH_TRANSFERS),
+        "redis apply with transfers": _applying(redis, seed, WITH_TRANSFERS),
+        "book": partial(book, 1),
+        "book pipelined": partial(book, WINDOW),
+        "actor call": _median_call(opened(_SINGLE, _DIRECT)),
+        "redis call": _median_call(redis),
+        "comm echo": _echo(environment.client, stack),
+        "redis calls": _calling(redis),
+        "raw script calls": raw_calls,
+        "raw script batches": raw_batches,
+        "dict calls": _dict_calling(opened(_DICT, "default")),
+        "bare dict": _bare_dict(),
+        "pool apply from 4 tasks": _from_tasks(pool, environment.client, seed),
+        "4 shards from 4 processes": _from_processes(environment, drivers[:_PROCESSES], seed, stack),
+        "1 shard from 1 process": _from_processes(environment, drivers[_PROCESSES:], seed, stack),
+    }
 
 
-def _deposits(accounts: Accounts) -> Loop:
-    accounts.open_account(_ACCOUNT)
-    session = uuid.uuid4().hex
-    number = iter(range(2**53))
-
-    def loop(calls: int) -> float:
-        deposit = accounts.deposit
-        begin = time.perf_counter()
-        for _ in range(calls):
-            deposit(_ACCOUNT, 1, op_id=(session, next(number)))
-        return time.perf_counter() - begin
-
-    return loop
-
-
-def _opened(strategy: str, variant: str, environment: Environment, stack: ExitStack) -> Accounts:
+def _opened(environment: Environment, stack: ExitStack, strategy: str, variant: str) -> Accounts:
     kind = load(strategy)
-    context = environment.context(kind.claims(variant), variant, f"baseline-{uuid.uuid4().hex}", timeout_s=5.0)
-    return stack.enter_context(kind.open(context))
+    context = environment.context(kind.claims(variant), variant, f"scoreboard-{uuid.uuid4().hex}", _TIMEOUT_S)
+    accounts = stack.enter_context(kind.open(context))
+    open_accounts(accounts, _names())
+    return accounts
 
 
-def _dict(environment: Environment, stack: ExitStack) -> tuple[Loop, Loop]:
-    """Both without op ids: remembering them is work that the bare code would have to do too."""
-    accounts = _opened("driver_dict", "default", environment, stack)
-    accounts.open_account(_ACCOUNT)
+def _names() -> list[str]:
+    return workloads.load(MIX).account_names
+
+
+# -- the operations of all rows --------------------------------------------------------------------
+
+
+class Stream:
+    """Operations without end, each with an op id of its own."""
+
+    def __init__(self, seed: int, client: int = 0, mix: str = MIX) -> None:
+        plan = workloads.load(mix).plan(seed, client, 1)
+        names = _names()
+        functions = [_FUNCTIONS[code] for code in plan.function.tolist()]
+        accounts = [names[index] for index in plan.account.tolist()]
+        targets = [None if index < 0 else names[index] for index in plan.target.tolist()]
+        self._rows = itertools.cycle(zip(functions, accounts, plan.amount.tolist(), targets, strict=True))
+        self._session = uuid.uuid4().hex
+        self._numbers = itertools.count()
+
+    def take(self, count: int) -> list[Operation]:
+        """The next so many."""
+        session = self._session
+        return [
+            Operation(function, account, amount, target, OpId(session, number))
+            for (function, account, amount, target), number in zip(
+                itertools.islice(self._rows, count), self._numbers, strict=False
+            )
+        ]
+
+
+def _checked(answers: Sequence[object]) -> None:
+    """Fast and wrong is no result: every operation is one that can be done."""
+    for answer in answers:
+        if isinstance(answer, AccountError):
+            raise answer
+
+
+def _begun() -> float:
+    """When what is measured begins, once all is prepared."""
+    collect_garbage()
+    return time.perf_counter()
+
+
+def apply_batches(accounts: Batched, batches: Sequence[Sequence[Operation]], at: float) -> tuple[int, float, float]:
+    """Apply one after the other, from that time on; how many operations, and when that began and ended."""
+    accounts.apply(batches[0][:1])  # connects
+    gc.collect()
+    time.sleep(max(0.0, at - time.time()))
+    begin = time.time()
+    answers = [accounts.apply(batch) for batch in batches]
+    end = time.time()
+    for each in answers:
+        for answer in each:
+            if isinstance(answer, AccountError):
+                raise answer
+    return sum(map(len, batches)), begin, end
+
+
+def apply_packed(accounts: Batched, packed: bytes, at: float) -> tuple[int, float, float]:
+    """The same with pickled batches."""
+    return apply_batches(accounts, cloudpickle.loads(packed), at)
+
+
+# -- strategies ------------------------------------------------------------------------------------
+
+
+def _applying(accounts: Accounts, seed: int, mix: str = MIX, batches: int = 10) -> Block:
+    assert isinstance(accounts, Batched)
+    stream, apply = Stream(seed, mix=mix), accounts.apply
+
+    def block() -> float:
+        prepared = [stream.take(BATCH) for _ in range(batches)]
+        begin = _begun()
+        answers = [apply(batch) for batch in prepared]
+        seconds = time.perf_counter() - begin
+        for each in answers:
+            _checked(each)
+        return batches * BATCH / seconds
+
+    return block
+
+
+def _submitting(accounts: Accounts, seed: int, operations: int = 10_000) -> Block:
+    assert isinstance(accounts, Pipelined)
+    stream, submit = Stream(seed), accounts.submit
+
+    def block() -> float:
+        prepared = stream.take(operations)
+        in_flight: deque[Any] = deque()
+        begin = _begun()
+        for operation in prepared:
+            if len(in_flight) == WINDOW:
+                in_flight.popleft().result()
+            in_flight.append(submit(operation))
+        for future in in_flight:
+            future.result()
+        return operations / (time.perf_counter() - begin)
+
+    return block
+
+
+def _deposits(accounts: Accounts) -> Iterator[Callable[[], object]]:
+    session, account = uuid.uuid4().hex, _names()[0]
+    for number in itertools.count():
+        yield partial(accounts.deposit, account, 1, op_id=(session, number))
+
+
+def _median_call(accounts: Accounts) -> Block:
+    deposits = _deposits(accounts)
+
+    def block() -> float:
+        seconds = []
+        collect_garbage()
+        for deposit in itertools.islice(deposits, _CALLS):
+            begin = time.perf_counter()
+            deposit()
+            seconds.append(time.perf_counter() - begin)
+        return statistics.median(seconds)
+
+    return block
+
+
+def _calling(accounts: Accounts, calls: int = 300) -> Block:
+    session, account = uuid.uuid4().hex, _names()[0]
+    numbers = itertools.count()
+
+    def block() -> float:
+        deposit = accounts.deposit
+        begin = _begun()
+        for number in itertools.islice(numbers, calls):
+            deposit(account, 1, op_id=(session, number))
+        return calls / (time.perf_counter() - begin)
+
+    return block
+
+
+def _dict_calling(accounts: Accounts) -> Block:
+    """Without op ids: remembering them is work that the bare code would have to do too."""
+    return _timed_deposits(accounts.deposit)
+
+
+def _timed_deposits(deposit: Callable[[str, int], object], calls: int = 50_000) -> Block:
+    account = _names()[0]
+
+    def block() -> float:
+        begin = _begun()
+        for _ in range(calls):
+            deposit(account, 1)
+        return calls / (time.perf_counter() - begin)
+
+    return block
+
+
+def _from_tasks(accounts: Accounts, client: Client, seed: int, tasks: int = 4, batches: int = 10) -> Block:
+    streams = [Stream(seed, client=place) for place in range(tasks)]
+    handle = cloudpickle.dumps(accounts)
+    task = shipped_by_value(apply_batches)
+
+    def block() -> float:
+        packed = [_packed(stream, batches) for stream in streams]
+        at = time.time() + _LEAD_S
+        return _together(client.gather([client.submit(task, handle, each, at, pure=False) for each in packed]))
+
+    return block
+
+
+def _from_processes(
+    environment: Environment, drivers: Sequence[DriverProcess], seed: int, stack: ExitStack, batches: int = 10
+) -> Block:
+    """As many shards as processes that call them."""
+    kind = load(_POOL)
+    bank = f"scoreboard-{uuid.uuid4().hex}"
+    context = environment.context(kind.claims(_DIRECT), _DIRECT, bank, _TIMEOUT_S, len(drivers))
+    open_accounts(stack.enter_context(kind.open(context)), _names())
+    scheduler = environment.client.scheduler_info()["address"]
+    for driver in drivers:
+        driver.send(open_bank, _POOL, replace(context, client=None), scheduler, {}, _TIMEOUT_S)
+    for driver in drivers:
+        driver.answer()
+    streams = [Stream(seed, client=place) for place in range(len(drivers))]
+
+    def block() -> float:
+        packed = [_packed(stream, batches) for stream in streams]
+        at = time.time() + _LEAD_S
+        for driver, each in zip(drivers, packed, strict=True):
+            driver.send(call_bank, apply_packed, each, at)
+        return _together([driver.answer() for driver in drivers])
+
+    return block
+
+
+def _packed(stream: Stream, batches: int) -> bytes:
+    packed: bytes = cloudpickle.dumps([stream.take(BATCH) for _ in range(batches)])
+    return packed
+
+
+def _together(parts: Sequence[tuple[int, float, float]]) -> float:
+    """Operations per second, from when the first began to when the last ended."""
+    operations, begins, ends = zip(*parts, strict=True)
+    rate: float = sum(operations) / (max(ends) - min(begins))
+    return rate
+
+
+# -- the book's way --------------------------------------------------------------------------------
+
+
+def _book(client: Client, seed: int, stack: ExitStack) -> Callable[[int], float]:
+    """A hashed pool of actors, one remote call an operation by Dask's own proxies, and then `.result()`.
+
+    `in_flight` calls are made before the first result is asked for.
+    """
+    futures = [
+        client.submit(LedgerActor, actor=True, pure=False, workers=[worker])
+        for worker in sorted(client.nthreads())[:WORKERS]
+    ]
+    for future in futures:
+        stack.callback(future.release)
+    actors = [future.result() for future in futures]
+
+    def of(account: str) -> Any:
+        return actors[zlib.crc32(account.encode()) % len(actors)]
+
+    for opened in [of(name).open_account(name, OPENING) for name in _names()]:
+        opened.result()
+    stream = Stream(seed)
+
+    def block(in_flight: int) -> float:
+        prepared = stream.take(_BOOK_CALLS if in_flight == 1 else 3 * in_flight // 2)
+        begun: deque[Any] = deque()
+        begin = _begun()
+        for function, account, amount, _, op_id in prepared:
+            if len(begun) == in_flight:
+                begun.popleft().result()
+            if function is Function.BALANCE:
+                begun.append(of(account).balance(account))
+            else:
+                begun.append(getattr(of(account), function.value)(account, amount, op_id=op_id))
+        for each in begun:
+            each.result()
+        return len(prepared) / (time.perf_counter() - begin)
+
+    return block
+
+
+# -- by hand ---------------------------------------------------------------------------------------
+
+
+def _bare_dict() -> Block:
     lock = threading.Lock()
-    state = {_ACCOUNT: (1, 0)}
+    state = dict.fromkeys(_names(), (1, OPENING))
 
-    def bare_deposit(account: str, amount: int) -> tuple[int, int]:
+    def deposit(account: str, amount: int) -> tuple[int, int]:
         if amount < 1:
             raise ValueError("an amount is at least 1")
         with lock:
@@ -123,70 +405,90 @@ def _dict(environment: Environment, stack: ExitStack) -> tuple[Loop, Loop]:
             after = state[account] = (seq + 1, balance + amount)
         return after
 
-    def loop_of(deposit: Callable[[str, int], object]) -> Loop:
-        def loop(calls: int) -> float:
-            begin = time.perf_counter()
-            for _ in range(calls):
-                deposit(_ACCOUNT, 1)
-            return time.perf_counter() - begin
-
-        return loop
-
-    return loop_of(accounts.deposit), loop_of(bare_deposit)
+    return _timed_deposits(deposit)
 
 
-def _redis(environment: Environment, stack: ExitStack) -> tuple[Loop, Loop]:
-    """The same script and arguments, by `redis.Redis.evalsha`."""
+def _raw_scripts(environment: Environment, seed: int, stack: ExitStack) -> tuple[Block, Block]:
+    """The strategy's script by `redis.Redis.evalsha`: single deposits, and batches."""
     import redis
 
-    strategy = _deposits(_opened("redis_lua", "volatile", environment, stack))
     server = stack.enter_context(redis.Redis.from_url(environment.redis_server(Durability.VOLATILE).url))
-    epoch, bank, session = "1", f"{{raw-{uuid.uuid4().hex}}}", uuid.uuid4().hex
-    keys = (f"{bank}:epoch", f"{bank}:accounts", f"{bank}:session:{session}", f"{bank}:account:a", f"{bank}:account:a")
-    server.set(keys[0], epoch)
-    server.eval(CHANGE_SCRIPT, len(keys), *keys, epoch, "open_account", 0, "", "a", "a")
-    digest = sha1(CHANGE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-    number = iter(range(2**53))
+    names = _names()
+    bank = f"{{raw-{uuid.uuid4().hex}}}"
+    server.hset(f"{bank}:bank", mapping={"": 1} | {name: struct.pack("<dd", 1, OPENING) for name in names})
+    digest = server.script_load(SCRIPT)
 
-    def bare(calls: int) -> float:
-        evalsha = server.evalsha
-        begin = time.perf_counter()
-        for _ in range(calls):
-            evalsha(digest, len(keys), *keys, epoch, "deposit", 1, next(number), "a", "a")
-        return time.perf_counter() - begin
+    def run(columns: tuple[object, ...], session: str) -> Any:
+        packed = msgpack.packb(columns, use_bin_type=False)
+        return server.evalsha(digest, 2, f"{bank}:bank", f"{bank}:session:{session}", 1, packed)
 
-    return strategy, bare
+    numbers, session = itertools.count(), uuid.uuid4().hex
 
+    def calls(count: int = 300) -> float:
+        begin = _begun()
+        for number in itertools.islice(numbers, count):
+            run((b"\x01", (names[0],), (1,), (), (), (number,)), session)
+        return count / (time.perf_counter() - begin)
 
-def _actor_proxied(environment: Environment, stack: ExitStack) -> tuple[Loop, Loop]:
-    return _deposits(_opened("actor_single", "proxied", environment, stack)), _bare_actor(environment.client, stack)
+    stream = Stream(seed)
 
+    def batches(count: int = 10) -> float:
+        prepared = [Batch.of(stream.take(SCRIPT_OPERATIONS)) for _ in range(count * BATCH // SCRIPT_OPERATIONS)]
+        begin = _begun()
+        for functions, accounts, amounts, targets, sessions, session_of, own_numbers, _ in prepared:
+            columns = (functions, accounts, amounts, targets, session_of, own_numbers)
+            msgpack.unpackb(run(columns, sessions[0]))
+        return count * BATCH / (time.perf_counter() - begin)
 
-def _actor_direct(environment: Environment, stack: ExitStack) -> tuple[Loop, Loop]:
-    from distributed import Client
-
-    # An actor's calls go by the newest client of the process: both sides get this one.
-    client = stack.enter_context(Client(environment.client.scheduler_info()["address"], direct_to_workers=True))
-    kind = load("actor_single")
-    context = replace(
-        environment.context(kind.claims("direct"), "direct", f"baseline-{uuid.uuid4().hex}", 5.0), client=client
-    )
-    return _deposits(stack.enter_context(kind.open(context))), _bare_actor(client, stack)
+    return calls, batches
 
 
-def _bare_actor(client: Client, stack: ExitStack) -> Loop:
-    """`actor.method(...).result()` on an actor of the same class."""
-    future = client.submit(LedgerActor, actor=True, pure=False)
-    stack.callback(future.release)
-    actor = future.result()
-    actor.open_account(_ACCOUNT).result()
-    session = uuid.uuid4().hex
-    number = iter(range(2**53))
+def _echo(client: Client, stack: ExitStack) -> Block:
+    """There and back over one open comm stream to a worker, in an event loop of its own."""
+    from distributed.comm import connect
 
-    def loop(calls: int) -> float:
-        begin = time.perf_counter()
-        for _ in range(calls):
-            actor.deposit(_ACCOUNT, 1, op_id=(session, next(number))).result()
-        return time.perf_counter() - begin
+    worker = min(client.nthreads())
+    address = client.run(_listening, workers=[worker])[worker]
+    stack.callback(client.run, _stop_listening, workers=[worker])
+    runner = stack.enter_context(asyncio.Runner())
+    comm = runner.run(connect(address))
 
-    return loop
+    async def hang_up() -> None:
+        await comm.close()
+
+    stack.callback(lambda: runner.run(hang_up()))
+
+    async def exchange() -> float:
+        seconds = []
+        collect_garbage()
+        for _ in range(_CALLS):
+            begin = time.perf_counter()
+            await comm.write(b"a deposit of 1 into an account, with its op id")
+            await comm.read()
+            seconds.append(time.perf_counter() - begin)
+        return statistics.median(seconds)
+
+    return lambda: runner.run(exchange())
+
+
+async def _listening(dask_worker: Any) -> str:
+    from distributed.comm import CommClosedError, listen
+
+    async def echo(comm: Any) -> None:
+        try:
+            while True:  # ends when the other side hangs up
+                await comm.write(await comm.read())
+        except CommClosedError:
+            pass
+
+    dask_worker.scoreboard_echo = await listen("tcp://127.0.0.1:0", echo)
+    address: str = dask_worker.scoreboard_echo.contact_address
+    return address
+
+
+def _stop_listening(dask_worker: Any) -> None:
+    dask_worker.scoreboard_echo.stop()
+
+
+# To driver processes, which may not be able to import this module.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])

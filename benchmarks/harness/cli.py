@@ -47,6 +47,7 @@ from benchmarks.harness.plan import (
 from benchmarks.harness.progress import Progress, expected_total_text
 from benchmarks.harness.records import Run, Trial, git_commit, machine, read_all, versions
 from benchmarks.harness.runs import finish, interruptible, measure_run, measured, resumed, run_json, warn
+from benchmarks.harness.scoreboard import COLUMNS
 from benchmarks.harness.workloads import UNIT_DEPOSITS
 from strategies.interface import Caller, Fault, load, names
 
@@ -359,9 +360,9 @@ def scoreboard(seed: options.Seed = 1, as_json: options.AsJson = False) -> None:
     if as_json:
         print(json.dumps({**_surroundings(seed), "scoreboard": [asdict(row) for row in rows]}, indent=2))
         return
-    table = Table("row", "ratio", "95 % interval", "target", "verdict")
+    table = Table(*COLUMNS)
     for row in rows:
-        table.add_row(row.row, f"{row.ratio:.3f}", f"{row.low:.3f}–{row.high:.3f}", f"≥ {row.target}", row.verdict)
+        table.add_row(*row.cells)
     Console().print(table)
 
 

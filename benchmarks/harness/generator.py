@@ -34,7 +34,9 @@ from benchmarks.harness.history import (
     UNKNOWN,
 )
 from strategies.interface import (
+    AccountError,
     Accounts,
+    Answer,
     Batched,
     Function,
     Indeterminate,
@@ -632,7 +634,7 @@ class _Calls:
             operations = [self._operation(place, row) for row, (place, _) in enumerate(taken, start=first)]
             sent = clock()
             try:
-                answers: list[Receipt | Rejected] | int = handle.apply(operations)
+                answers: list[Answer] | int = handle.apply(operations)
             except Exception as error:
                 answers = _fate_of(error)
             done = clock()
@@ -644,7 +646,7 @@ class _Calls:
                 answer = answers if isinstance(answers, int) else answers[row - first]
                 if isinstance(answer, int):
                     recorder.fate[row] = answer
-                elif isinstance(answer, Rejected):
+                elif isinstance(answer, AccountError):
                     recorder.failed(row, answer)
                 else:
                     recorder.answered(row, answer)

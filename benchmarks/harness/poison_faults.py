@@ -341,26 +341,33 @@ def _poisoned_deposit(account: str, poison: str) -> Callable[[Accounts], str]:
 
 
 def _next_deposit(key: str, kind: str, lasts_s: float) -> Callable[..., None]:
-    """What makes the actor's next deposit go wrong, in its worker."""
+    """What makes the actor's next deposit go wrong, in its worker: a call of `deposit`, or of `apply` with a batch."""
 
     def patch(dask_worker: Any) -> None:
         import threading
         import time
 
         actor = dask_worker.state.actors[key]
-        deposit = actor.deposit
 
-        def poisoned(*arguments: Any, **options: Any) -> Any:
-            del actor.deposit
-            if kind == "exit":
-                raise SystemExit(1)
-            if kind == "hang":
-                time.sleep(lasts_s)
-                return deposit(*arguments, **options)
-            deposit(*arguments, **options)
-            return threading.Lock()
+        def poisoned(method: Any) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                for name in methods:
+                    delattr(actor, name)
+                if kind == "exit":
+                    raise SystemExit(1)
+                if kind == "hang":
+                    time.sleep(lasts_s)
+                    return method(*arguments, **options)
+                method(*arguments, **options)
+                return threading.Lock()
 
-        actor.deposit = poisoned
+            return call
+
+        methods = [name for name in ("deposit", "apply") if hasattr(actor, name)]
+        if not methods:
+            raise AttributeError("deposit")
+        for name in methods:
+            setattr(actor, name, poisoned(getattr(actor, name)))
 
     return patch
 
@@ -369,6 +376,7 @@ def _was_called(key: str) -> Callable[..., bool]:
     """Whether the patched method was called; it is not patched any more, either way."""
 
     def look(dask_worker: Any) -> bool:
-        return vars(dask_worker.state.actors[key]).pop("deposit", None) is None
+        patched = vars(dask_worker.state.actors[key])
+        return [patched.pop(name, None) for name in ("deposit", "apply")] == [None, None]
 
     return look

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import book_claims, curves, failure_tables, faults, report
+from benchmarks.harness import book_claims, curves, failure_tables, faults, report, scoreboard
 from benchmarks.harness.records import RunError, read
 from benchmarks.harness.table_text import markdown
 from strategies.interface import Fault
@@ -141,12 +141,9 @@ def _selftest() -> list[str]:
 
 
 def _scoreboard() -> str:
-    rows = json.loads(SCOREBOARD.read_text())["scoreboard"]
-    lines = ["| row | ratio | 95 % interval | target | verdict |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        interval = f"{row['low']:.2f}–{row['high']:.2f}"
-        lines.append(f"| `{row['row']}` | {row['ratio']:.2f} | {interval} | ≥ {row['target']} | {row['verdict']} |")
-    return "\n".join(lines)
+    rows = [scoreboard.Row(**row) for row in json.loads(SCOREBOARD.read_text())["scoreboard"]]
+    lines = [f"| {' | '.join(cells)} |" for cells in (scoreboard.COLUMNS, ["---"] * len(scoreboard.COLUMNS))]
+    return "\n".join([*lines, *(f"| `{row.row}` | {' | '.join(row.cells[1:])} |" for row in rows)])
 
 
 def main(arguments: list[str]) -> int:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from strategies.interface.capabilities import Capabilities
-from strategies.interface.errors import Rejected
+from strategies.interface.errors import AccountError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -29,6 +29,9 @@ MAX_SHARDS = 1024
 
 DEDUP_WINDOW = 10_000
 """How many op-id numbers, counted back from the highest seen, are remembered per session."""
+
+MAX_BATCH = 10_000
+"""The most operations in one `Batched.apply`: a session's batch that is sent again is still remembered."""
 
 
 class Receipt(NamedTuple):
@@ -72,6 +75,10 @@ class Operation(NamedTuple):
     op_id: OpId | None = None
 
 
+Answer = Receipt | tuple[Receipt, Receipt] | AccountError
+"""What became of one operation: the receipt, a transfer's two, or the error that a call of its own would raise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """The resources that a strategy is opened on. Whoever makes the context owns them."""
@@ -88,6 +95,10 @@ class Context:
     shards: int | None = None
     """Owners that a new bank's accounts are spread over, where `Capabilities.sharded` is claimed; None for the
     strategy's own number. A bank that exists keeps its number."""
+    queue_limit: int = 10_000
+    """Operations that may wait for their turn behind `Pipelined.submit`, in each of a handle's queues."""
+    submit_blocks: bool = True
+    """Where that queue is full, `submit` waits for room, up to the deadline; else it raises `Unavailable` at once."""
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout_s < float("inf"):
@@ -96,6 +107,8 @@ class Context:
             raise ValueError("bank must be a non-empty name")
         if self.shards is not None and not 1 <= self.shards <= MAX_SHARDS:
             raise ValueError(f"shards must be 1 to {MAX_SHARDS}, not {self.shards}")
+        if self.queue_limit < 1:
+            raise ValueError(f"queue_limit must be 1 or more, not {self.queue_limit}")
 
 
 class Accounts(ABC):
@@ -217,13 +230,33 @@ class Batched(ABC):
     """Claimed, by inheritance, where one message carries many operations natively; never a loop in disguise."""
 
     @abstractmethod
-    def apply(self, operations: Sequence[Operation]) -> list[Receipt | Rejected]:
-        """Apply in order per account; answer by position, when applied and not when queued."""
+    def apply(self, operations: Sequence[Operation]) -> list[Answer]:
+        """Apply in order per account; answer by position, when applied and not when queued.
+
+        Each operation has a fate of its own: a rejection changes nothing for its neighbours, and where an owner
+        dies or does not answer, its operations are `Indeterminate`, `Unavailable` or `StateLost` while others have
+        receipts. An op id means the same in a batch as in a call. `balance` has none; one that is given is ignored.
+
+        Raises, before anything is applied:
+            TypeError, ValueError: an argument is of the wrong type, or an op id out of range.
+            ValueError: there are more than `MAX_BATCH` operations.
+            Unavailable: the handle is closed.
+        """
 
 
 class Pipelined(ABC):
     """Claimed, by inheritance, where many operations of one caller can be in flight natively."""
 
     @abstractmethod
-    def submit(self, operation: Operation) -> Future[Receipt]:
-        """Send and return at once."""
+    def submit(self, operation: Operation) -> Future[Any]:
+        """Accept the operation and return at once, unless the queue is full (`Context.submit_blocks`).
+
+        One caller's operations on one account are applied in the order in which they were submitted. The future
+        ends within `Context.timeout_s`: with the receipt, a transfer's two, or the error that a call would have
+        raised. It cannot be cancelled, may be awaited, and runs its callbacks in another thread, which they hold
+        up. `close` ends what is left: what was never sent is `Unavailable`.
+
+        Raises:
+            TypeError, ValueError: an argument is of the wrong type, or an op id out of range.
+            Unavailable: the queue is full, or the handle is closed.
+        """

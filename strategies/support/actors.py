@@ -8,33 +8,26 @@ find it, and a handle on an actor that was lost can never reach its replacement 
 from __future__ import annotations
 
 import asyncio
-import pickle
 import time
 import uuid
-from abc import abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from strategies.interface.account import Accounts, Context, Receipt
-from strategies.interface.capabilities import (
-    CALLER_FAULTS,
-    MESSAGE_FAULTS,
-    Caller,
-    Capabilities,
-    Fault,
-    Resource,
-    Transfers,
-)
-from strategies.interface.errors import AccountError, Indeterminate, OutOfScope, Rejected, StateLost, Unavailable
+from strategies.interface.account import Answer, Context, Receipt
+from strategies.interface.capabilities import CALLER_FAULTS, MESSAGE_FAULTS, Caller, Fault, Resource
+from strategies.interface.errors import AccountError, Indeterminate, StateLost, Unavailable
+from strategies.support.actor_ways import ActorGone, ByPool, ByScheduler, Reply, ToWorker, Way
 from strategies.support.cluster import Cluster, NoCluster
+from strategies.support.coalescing import Coalescer, Send
+from strategies.support.dask_link import Links
 from strategies.support.fates import NotAnswered, NotSent
-from strategies.support.ledger import Ledger
-from strategies.support.op_window import OpWindow, Payload
+from strategies.support.ledger_actor import SNAPSHOT, LedgerActor
 from strategies.support.sharding import stable_digest
-from strategies.support.validation import check_account, check_op_id, whole_amount
+from strategies.support.wire import BALANCE, Batch, WireError, decode_answers, decode_snapshot, encode
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -69,24 +62,11 @@ CALLERS = frozenset({Caller.DRIVER, Caller.TASK})
 
 _NAMESPACE = "dask-state-bench"
 _OPEN_LOCK = f"{_NAMESPACE}/open"
-_SNAPSHOT_THREADS = 16
+_MAX_CONNECTING = 16
 _LOST = frozenset({"error", "lost", "cancelled"})
 _FIRST_CONNECT_S = 0.3
 """How long to try to connect before asking the scheduler whether the actor still exists.
 `distributed` itself would try for 30 s, also when nothing listens there any more."""
-
-
-class LedgerActor(Ledger):
-    """A ledger as a Dask actor.
-
-    Its methods are plain functions on purpose. A worker runs those of all its actors on one
-    thread, so they never interleave; `async` methods would, and could lose updates.
-    """
-
-    def packed_snapshot(self) -> bytes:
-        """The snapshot as one value: Dask walks through containers, which took over 5 s for 100,000 accounts."""
-        receipts = self.snapshot()
-        return pickle.dumps((list(receipts), list(zip(*receipts.values(), strict=True))), protocol=5)
 
 
 @dataclass(eq=False)
@@ -106,12 +86,25 @@ class ActorRef:
 class ActorBank:
     """The actors of one bank, from one process. Pickled, it finds its way from where it arrives."""
 
-    def __init__(self, name: str, timeout_s: float, *, direct: bool, client: Client | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        timeout_s: float,
+        *,
+        direct: bool,
+        queue_limit: int,
+        submit_blocks: bool,
+        client: Client | None = None,
+    ) -> None:
         self._name = name
         self._timeout_s = timeout_s
+        self._queue_limit = queue_limit
+        self._submit_blocks = submit_blocks
         self._direct = direct
         self._client = client
         self._cluster: Cluster | None = None if client is None else Cluster.of_client(client)
+        self._way: Way | None = None
+        self._links: Links | None = None
         self._closed = False
 
     @classmethod
@@ -129,18 +122,32 @@ class ActorBank:
             raise ValueError(f"{strategy} has the variants {', '.join(VARIANTS)}, not {variant!r}")
         name = f"{_NAMESPACE}/{strategy}/{context.bank}"
         try:
-            return cls(name, context.timeout_s, direct=variant == DIRECT, client=context.client)
+            return cls(
+                name,
+                context.timeout_s,
+                direct=variant == DIRECT,
+                queue_limit=context.queue_limit,
+                submit_blocks=context.submit_blocks,
+                client=context.client,
+            )
         except NoCluster as error:
             raise Unavailable(str(error)) from error
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
-        return _unpickled, (type(self), self._name, self._timeout_s, self._direct)  # type: ignore[return-value]
+        limits = (self._timeout_s, self._direct, self._queue_limit, self._submit_blocks)
+        return _unpickled, (type(self), self._name, *limits)  # type: ignore[return-value]
+
+    def queue(self, send: Send) -> Coalescer:
+        """A queue of operations that `send` sends, within the limits of the context."""
+        return Coalescer(send, timeout_s=self._timeout_s, queue_limit=self._queue_limit, blocks=self._submit_blocks)
 
     def deadline(self) -> float:
         return time.monotonic() + self._timeout_s
 
     def close(self) -> None:
         self._closed = True
+        if self._links is not None:
+            self._links.leave(self)
 
     def check_open(self) -> None:
         """Raise `Unavailable` once the handle is closed."""
@@ -149,62 +156,127 @@ class ActorBank:
 
     # -- calling ---------------------------------------------------------------------------------
 
-    def call(self, actor: ActorRef, function: str, *args: Any, changes: bool, deadline: float, **options: Any) -> Any:
-        """Run one method of the actor. `changes` says whether it may have an effect."""
-        self.check_open()
-        try:
-            if self._is_lost(actor, deadline):
-                raise _state_lost(actor)
-            answer = self._exchange(actor, function, args, options, deadline - self._reserve_s)
-        except (NotSent, NoCluster) as error:
-            raise Unavailable(f"{function} was not sent: {error}; send it again") from error
-        except NotAnswered as error:
-            self._note_if_gone(actor, deadline)
-            if changes:
-                raise Indeterminate(
-                    f"{function} was sent and not answered: {error}; send it again with its op id"
-                ) from error
-            if actor.gone:
-                raise _state_lost(actor) from error
-            raise Unavailable(f"{function} was not answered: {error}; send it again") from error
-        except KeyError as error:
-            if error.args != (actor.key,):
-                raise _unmapped(function, error, changes=changes) from error
-            # The worker looks its actor up before anything else.
-            actor.gone = True
-            raise _state_lost(actor) from error
-        except AccountError:
-            raise
-        except Exception as error:
-            if str(error) == repr(KeyError(actor.key)):  # the scheduler passes a worker's error on as text
-                actor.gone = True
-                raise _state_lost(actor) from error
-            raise _unmapped(function, error, changes=changes) from error
-        if answer["status"] == "OK":
-            return answer["result"]
-        raised = answer["exception"]
-        if isinstance(raised, AccountError):
-            raise raised
-        raise _unmapped(function, raised, changes=changes) from raised
+    def apply(self, requests: Iterable[tuple[ActorRef, Batch]], deadline: float, what: str) -> list[list[Answer]]:
+        """Have each batch applied by its actor, all at the same time; the answers of each.
+
+        Each is sent as soon as `requests` yields it, so its actor works while the next one is made.
+        `what` names the operations in errors.
+        """
+        made: list[tuple[ActorRef, Batch]] = []
+
+        def encoded() -> Iterator[tuple[ActorRef, bytes]]:
+            for actor, batch in requests:
+                made.append((actor, batch))
+                yield actor, encode(batch)
+
+        found = self._exchange(encoded(), deadline - self._reserve_s)
+        return [self._answers(*made[place], reply, what, deadline) for place, reply in enumerate(found)]
+
+    def _answers(
+        self, actor: ActorRef, batch: Batch, reply: bytes | memoryview | Exception, what: str, deadline: float
+    ) -> list[Answer]:
+        if not isinstance(reply, Exception):
+            try:
+                return decode_answers(reply, len(batch.functions))
+            except WireError as error:
+                reply = error
+        change, read = self._fates(actor, reply, what, deadline)
+        return [read if function == BALANCE else change for function in batch.functions]
+
+    def snapshots(self, actors: Sequence[ActorRef], deadline: float) -> dict[str, Receipt]:
+        """Every account of these actors."""
+        receipts: dict[str, Receipt] = {}
+        replies = list(self._exchange([(it, SNAPSHOT) for it in actors], deadline - self._reserve_s))
+        for actor, reply in zip(actors, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise self._fates(actor, reply, "snapshot", deadline)[1]
+            receipts.update(decode_snapshot(reply))
+        return receipts
 
     def _exchange(
-        self, actor: ActorRef, function: str, args: Sequence[Any], options: dict[str, Any], deadline: float
-    ) -> Any:
-        cluster = self._cluster
-        if cluster is None:
-            cluster = self._cluster = Cluster.here()
-        message = {"op": "actor_execute", "actor": actor.key, "function": function, "args": args, "kwargs": options}
-        if not (self._direct or cluster.in_worker):
-            return cluster.ask(cluster.scheduler, deadline, op="proxy", worker=actor.address, msg=message)
-        connect_s = _FIRST_CONNECT_S
-        while True:  # ends with the deadline: both questions raise NotSent once it has passed
-            try:
-                return cluster.ask(actor.address, deadline, connect_s=connect_s, **message)
-            except NotSent:
-                if self._address_of(actor.key, deadline) != actor.address:
-                    actor.gone = True
-                    raise _state_lost(actor) from None
+        self, requests: Iterable[tuple[ActorRef, bytes]], deadline: float
+    ) -> Iterator[bytes | memoryview | Exception]:
+        """Send every request, then wait for one reply after the other."""
+        self.check_open()
+        begun: list[Reply | Exception | None] = []
+        late: list[tuple[int, ActorRef, bytes]] = []
+        for place, (actor, payload) in enumerate(requests):
+            if self._is_open(actor):
+                begun.append(self._begin(actor, payload, deadline))
+            else:
+                begun.append(None)
+                late.append((place, actor, payload))
+        if len(late) == 1:
+            ((place, actor, payload),) = late
+            begun[place] = self._begin(actor, payload, deadline)
+        elif late:  # whom to connect to may not answer: that must not keep the others waiting
+            with ThreadPoolExecutor(min(len(late), _MAX_CONNECTING)) as threads:
+                places, actors, payloads = zip(*late, strict=True)
+                for place, reply in zip(
+                    places, threads.map(self._begin, actors, payloads, repeat(deadline)), strict=True
+                ):
+                    begun[place] = reply
+        for sent in begun:
+            assert sent is not None
+            yield _ended(sent)
+
+    def _is_open(self, actor: ActorRef) -> bool:
+        return self._way is not None and self._way.is_open(actor.address)
+
+    def _begin(self, actor: ActorRef, payload: bytes, deadline: float) -> Reply | Exception:
+        try:
+            way = self._need_way()
+            if self._is_lost(actor, deadline):
+                raise ActorGone
+            connect_s = _FIRST_CONNECT_S
+            while True:  # ends with the deadline: both questions raise NotSent once it has passed
+                tried_until = time.monotonic() + connect_s
+                try:
+                    return way.send(actor.address, actor.key, payload, deadline, connect_s)
+                except NotSent:
+                    if self._address_of(actor.key, deadline) != actor.address:
+                        raise ActorGone from None
+                time.sleep(max(0.0, min(tried_until, deadline) - time.monotonic()))
                 connect_s *= 2
+        except Exception as error:
+            return error
+
+    def _fates(
+        self, actor: ActorRef, error: Exception, what: str, deadline: float
+    ) -> tuple[AccountError, AccountError]:
+        """What the error means for changes, and for reads."""
+        change: AccountError
+        read: AccountError
+        if isinstance(error, (NotSent, NoCluster)):
+            change = read = Unavailable(f"{what} was not sent: {error}; send it again")
+        elif isinstance(error, ActorGone):
+            actor.gone = True
+            change = read = _state_lost(actor)
+        else:
+            problem = str(error) if isinstance(error, NotAnswered) else repr(error)
+            change = Indeterminate(f"{what} was sent and not answered: {problem}; send it again with its op id")
+            read = Unavailable(f"{what} was not answered: {problem}; send it again")
+            self._note_if_gone(actor, deadline)
+            if actor.gone:
+                read = _state_lost(actor)
+        return change, read
+
+    def _need_way(self) -> Way:
+        if self._way is None:
+            cluster = self._need_cluster()
+            direct, links = self._direct or cluster.in_worker, cluster.links
+            if links is None:
+                self._way = ByPool(cluster, proxied=not direct)
+            else:
+                links.enter(self)
+                self._links = links
+                self._way = ToWorker(links) if direct else ByScheduler(links, cluster.scheduler)
+        return self._way
+
+    def _need_cluster(self) -> Cluster:
+        if self._cluster is None:
+            self._cluster = Cluster.here()
+        return self._cluster
 
     def _is_lost(self, actor: ActorRef, deadline: float) -> bool:
         if actor.future is not None and actor.future.status in _LOST:
@@ -222,14 +294,13 @@ class ActorBank:
         return min(_FIRST_CONNECT_S, self._timeout_s / 5)
 
     def _note_if_gone(self, actor: ActorRef, deadline: float) -> None:
-        with suppress(NotSent):  # nobody to ask, or no time left: not known to be gone
+        with suppress(NotSent, NoCluster):  # nobody to ask, or no time left: not known to be gone
             actor.gone = (
                 self._address_of(actor.key, min(deadline, time.monotonic() + _FIRST_CONNECT_S)) != actor.address
             )
 
     def _address_of(self, key: str, deadline: float) -> str | None:
-        assert self._cluster is not None
-        holders = self._cluster.ask_scheduler(deadline, op="who_has", keys=[key])[key]
+        holders = self._need_cluster().ask_scheduler(deadline, op="who_has", keys=[key])[key]
         return holders[0] if holders else None
 
     # -- making and finding ----------------------------------------------------------------------
@@ -317,10 +388,9 @@ class ActorBank:
     ) -> dict[str, ActorRef]:
         self.check_open()
         try:
-            if self._cluster is None:
-                self._cluster = Cluster.here()
-            keys = keys_by_name(self._cluster.ask_scheduler(deadline, op="get_metadata", keys=path, default=()))
-            holders = self._cluster.ask_scheduler(deadline, op="who_has", keys=list(keys.values()))
+            cluster = self._need_cluster()
+            keys = keys_by_name(cluster.ask_scheduler(deadline, op="get_metadata", keys=path, default=()))
+            holders = cluster.ask_scheduler(deadline, op="who_has", keys=list(keys.values()))
         except (NotSent, NoCluster) as error:
             raise Unavailable(f"the account could not be looked up: {error}; try again") from error
         return {
@@ -357,131 +427,19 @@ class ActorBank:
             raise Unavailable(f"the Dask cluster did not make the actors: {problem}; try again") from error
 
 
-class ActorAccounts(Accounts):
-    """What strategies on actors have in common: everything but which actor owns which account."""
-
-    capabilities: ClassVar[Capabilities]
-
-    def __init__(self, bank: ActorBank) -> None:
-        self._bank = bank
-        self._sent: dict[str, OpWindow] = {}
-
-    @abstractmethod
-    def _owner(self, account: str, deadline: float, *, make: bool = False) -> ActorRef:
-        """The actor that owns the account; `make` allows to make one.
-
-        Raises:
-            UnknownAccount: there is none.
-        """
-
-    @abstractmethod
-    def _owners(self, deadline: float) -> Collection[ActorRef]:
-        """Every actor of the bank."""
-
-    def open_account(self, account: str, opening: int = 0, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        receipt: Receipt = self._change("open_account", (account,), opening, op_id, make=True)
-        return receipt
-
-    def deposit(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        receipt: Receipt = self._change("deposit", (account,), amount, op_id)
-        return receipt
-
-    def withdraw(self, account: str, amount: int, *, op_id: tuple[str, int] | None = None) -> Receipt:
-        receipt: Receipt = self._change("withdraw", (account,), amount, op_id)
-        return receipt
-
-    def transfer(
-        self, source: str, target: str, amount: int, *, op_id: tuple[str, int] | None = None
-    ) -> tuple[Receipt, Receipt]:
-        receipts: tuple[Receipt, Receipt] = self._change("transfer", (source, target), amount, op_id)
-        return receipts
-
-    def _change(
-        self,
-        function: str,
-        accounts: tuple[str, ...],
-        amount: int,
-        op_id: tuple[str, int] | None,
-        *,
-        make: bool = False,
-    ) -> Any:
-        self._bank.check_open()
-        for account in accounts:
-            check_account(account)
-        amount = whole_amount(amount)
-        check_op_id(op_id)
-        deadline = self._bank.deadline()
-        if op_id is None:
-            owner = self._common_owner(accounts, deadline, make=make)
-        else:
-            owner = self._owner_by_op_id(op_id, (function, *accounts, amount), accounts, deadline, make=make)
-        return self._bank.call(owner, function, *accounts, amount, changes=True, deadline=deadline, op_id=op_id)
-
-    def _owner_by_op_id(
-        self, op_id: tuple[str, int], payload: Payload, accounts: tuple[str, ...], deadline: float, *, make: bool
-    ) -> ActorRef:
-        """The owner, unless this handle can tell already what the answer is.
-
-        Each actor remembers the op ids that it saw. What no actor sees is for the handle to
-        remember: an id used again for another actor's account, and rejections made here.
-        """
-        session, number = op_id
-        window = self._sent.get(session)
-        if window is None:
-            window = self._sent.setdefault(session, OpWindow())
-        known = window.recall(number, payload)
-        if isinstance(known, Rejected):
-            raise type(known)(*known.args)
-        try:
-            # One account's actor remembers its rejections too, so for that it is made where there is none.
-            owner = self._common_owner(accounts, deadline, make=make or len(accounts) == 1)
-        except Rejected as rejection:
-            window.remember(number, payload, rejection)
-            raise
-        window.remember(number, payload, None)
-        return owner
-
-    def _common_owner(self, accounts: tuple[str, ...], deadline: float, *, make: bool) -> ActorRef:
-        if len(accounts) > 1 and self.capabilities.transfers is Transfers.NONE:
-            raise self._out_of_scope(accounts)
-        owner, *others = [self._owner(account, deadline, make=make) for account in accounts]
-        if any(other is not owner for other in others):
-            raise self._out_of_scope(accounts)
-        return owner
-
-    def _out_of_scope(self, accounts: tuple[str, ...]) -> OutOfScope:
-        return OutOfScope(
-            f"{self.name} cannot change {' and '.join(map(repr, accounts))} together; "
-            f"use a strategy that claims transfers between any accounts"
-        )
-
-    def balance(self, account: str) -> Receipt:
-        check_account(account)
-        deadline = self._bank.deadline()
-        owner = self._owner(account, deadline)
-        receipt: Receipt = self._bank.call(owner, "balance", account, changes=False, deadline=deadline)
-        return receipt
-
-    def snapshot(self) -> dict[str, Receipt]:
-        deadline = self._bank.deadline()
-        owners = self._owners(deadline)
-        with ThreadPoolExecutor(_SNAPSHOT_THREADS) as threads:
-            parts = threads.map(
-                lambda owner: self._bank.call(owner, "packed_snapshot", changes=False, deadline=deadline), owners
-            )
-            return {account: receipt for part in parts for account, receipt in _unpacked(part)}
-
-    def close(self) -> None:
-        self._bank.close()
+def _ended(begun: Reply | Exception) -> bytes | memoryview | Exception:
+    if isinstance(begun, Exception):
+        return begun
+    try:
+        return begun()
+    except Exception as error:
+        return error
 
 
-def _unpacked(snapshot: bytes) -> Iterator[tuple[str, Receipt]]:
-    accounts, columns = pickle.loads(snapshot)
-    return zip(accounts, map(Receipt, *columns), strict=True) if accounts else iter(())
-
-
-def _unpickled(kind: type[ActorBank], name: str, timeout_s: float, direct: bool) -> ActorBank:
-    return kind(name, timeout_s, direct=direct)
+def _unpickled(
+    kind: type[ActorBank], name: str, timeout_s: float, direct: bool, queue_limit: int, submit_blocks: bool
+) -> ActorBank:
+    return kind(name, timeout_s, direct=direct, queue_limit=queue_limit, submit_blocks=submit_blocks)
 
 
 def _make_room() -> None:
@@ -514,9 +472,3 @@ async def _refs(client: Client, futures: Sequence[Future]) -> list[ActorRef]:
 
 def _state_lost(actor: ActorRef) -> StateLost:
     return StateLost(f"the worker at {actor.address} died with the actor's accounts; open the bank again, blank")
-
-
-def _unmapped(function: str, error: BaseException, *, changes: bool) -> AccountError:
-    if changes:
-        return Indeterminate(f"{function} ended in {error!r}; send it again with its op id")
-    return Unavailable(f"{function} ended in {error!r}; send it again")

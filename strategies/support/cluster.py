@@ -12,13 +12,18 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+from strategies.support.dask_link import PROTOCOLS, Links, protocol_of
 from strategies.support.fates import NotAnswered, NotSent
 
 if TYPE_CHECKING:
     from distributed import Client
     from distributed.core import ConnectionPool
     from tornado.ioloop import IOLoop
+
+_links: WeakKeyDictionary[ConnectionPool, Links] = WeakKeyDictionary()
+_links_lock = threading.Lock()
 
 
 class NoCluster(RuntimeError):
@@ -62,6 +67,17 @@ class Cluster:
             return cls.of_client(get_client())
         except ValueError:
             raise NoCluster("there is no Dask worker or client in this process; connect a Client first") from None
+
+    @property
+    def links(self) -> Links | None:
+        """The blocking connections that handles in this process share; None where the protocol has none."""
+        if protocol_of(self.scheduler) not in PROTOCOLS:
+            return None
+        with _links_lock:
+            links = _links.get(self.pool)
+            if links is None:
+                links = _links[self.pool] = Links(self.pool)
+            return links
 
     def ask(self, address: str, deadline: float, *, connect_s: float | None = None, **message: Any) -> Any:
         """Send `message` (its `op` names the handler) to `address` and return the answer.

@@ -1,13 +1,19 @@
-"""Remembers what became of one session's operations, within a bounded window of op-id numbers."""
+"""Remembers one session's operations within a bounded window of op-id numbers: their outcomes, or their owners."""
 
+import threading
+from collections.abc import Sequence
+from itertools import islice
+from operator import lt
 from typing import Any
 
-from strategies.interface.account import DEDUP_WINDOW, Receipt
-from strategies.interface.errors import OperationExpired, OperationMismatch, Rejected
+from strategies.interface.account import DEDUP_WINDOW
+from strategies.interface.errors import AccountError, OperationExpired, OperationMismatch
 
 Payload = tuple[Any, ...]
-Outcome = Receipt | tuple[Receipt, Receipt] | Rejected | None
-"""None: who keeps the window does not know it."""
+State = tuple[int, int]
+"""An account's seq and balance after a change."""
+Outcome = State | tuple[int, int, int, int] | AccountError
+"""The state after a change, both states after a transfer, or why there was no change."""
 
 
 class OpWindow:
@@ -17,11 +23,11 @@ class OpWindow:
     nothing is ever evicted by hand. An outcome costs about 300 bytes.
     """
 
-    __slots__ = ("_highest", "_slots")
+    __slots__ = ("highest", "slots")
 
     def __init__(self) -> None:
-        self._highest = -1
-        self._slots: dict[int, tuple[int, Payload, Outcome]] = {}
+        self.highest = -1
+        self.slots: dict[int, tuple[int, Payload, Outcome]] = {}
 
     def recall(self, number: int, payload: Payload) -> Outcome | None:
         """What became of this operation, or None if it is new.
@@ -30,21 +36,80 @@ class OpWindow:
             OperationMismatch: the number was used with another payload.
             OperationExpired: the number is too old to tell.
         """
-        if number > self._highest:
+        if number > self.highest:
             return None
-        if number <= self._highest - DEDUP_WINDOW:
-            raise OperationExpired(
-                f"op id number {number} is {self._highest - number} behind its session's highest; use a new one"
-            )
-        slot = self._slots.get(number % DEDUP_WINDOW)
+        if number <= self.highest - DEDUP_WINDOW:
+            raise _expired(number, self.highest)
+        slot = self.slots.get(number % DEDUP_WINDOW)
         if slot is None or slot[0] != number:
             return None
         if slot[1] != payload:
-            raise OperationMismatch(f"op id number {number} was used for another operation; use a new one")
+            raise _mismatch(number)
         return slot[2]
 
     def remember(self, number: int, payload: Payload, outcome: Outcome) -> None:
         """Keep the outcome of an operation that `recall` called new."""
-        self._slots[number % DEDUP_WINDOW] = (number, payload, outcome)
-        if number > self._highest:
-            self._highest = number
+        self.slots[number % DEDUP_WINDOW] = (number, payload, outcome)
+        if number > self.highest:
+            self.highest = number
+
+
+class OwnerWindow:
+    """Whom one handle sent the numbers of one session to, for what no owner can see alone.
+
+    Of a number that is used again, its owner tells an operation sent again from another one, and expiry by the
+    numbers that it saw. What is left is for the handle: a number used for another owner's account, and expiry by
+    numbers that other owners saw.
+
+    Kept are between one and two windows of numbers, at about 100 bytes each; threads may share it.
+    """
+
+    __slots__ = ("_highest", "_lock", "_owners")
+
+    def __init__(self) -> None:
+        self._highest = -1
+        self._owners: dict[int, object] = {}
+        self._lock = threading.Lock()
+
+    def claim(self, number: int, owner: object) -> None:
+        """Note that the number goes to `owner`, unless it did not the last time.
+
+        Raises:
+            OperationMismatch: it went to another one.
+            OperationExpired: it is too old to tell.
+        """
+        with self._lock:
+            if number <= self._highest - DEDUP_WINDOW:
+                raise _expired(number, self._highest)
+            if self._owners.setdefault(number, owner) != owner:
+                raise _mismatch(number)
+            if number > self._highest:
+                self._highest = number
+                self._forget()
+
+    def claim_all(self, numbers: Sequence[int], owners: Sequence[object]) -> bool:
+        """The same for several at once, if they rise and all are new; else nothing is noted, and the answer is no."""
+        with self._lock:
+            first, highest = numbers[0], self._highest
+            if not all(map(lt, numbers, islice(numbers, 1, None))):
+                return False
+            # Those of one session come to several owners by several queues, so not always above the highest.
+            if first <= highest and (first <= highest - DEDUP_WINDOW or not self._owners.keys().isdisjoint(numbers)):
+                return False
+            self._owners.update(zip(numbers, owners, strict=True))
+            self._highest = max(highest, numbers[-1])
+            self._forget()
+            return True
+
+    def _forget(self) -> None:
+        if len(self._owners) > 2 * DEDUP_WINDOW:
+            oldest = self._highest - DEDUP_WINDOW
+            self._owners = {number: owner for number, owner in self._owners.items() if number > oldest}
+
+
+def _expired(number: int, highest: int) -> OperationExpired:
+    return OperationExpired(f"op id number {number} is {highest - number} behind its session's highest; use a new one")
+
+
+def _mismatch(number: int) -> OperationMismatch:
+    return OperationMismatch(f"op id number {number} was used for another operation; use a new one")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from redis import connection as redis_connection
@@ -133,6 +134,37 @@ class RedisLink:
         self._keep(connection)
         return reply
 
+    def execute_all(self, deadline: float, commands: Iterable[Sequence[Any]]) -> Iterator[Any]:
+        """Send each command as soon as it is made, all over one connection; then yield the reply to each.
+
+        In place of a reply comes what `execute` would have raised. All of it, or the connection is closed.
+        """
+        connection: Any = None
+        fates: list[Exception | None] = []
+        broken: Exception | None = None
+        try:
+            for command in commands:
+                if broken is None:
+                    try:
+                        if connection is None:
+                            connection = self._connected(deadline)
+                        _send(connection, command, deadline)
+                    except (NotSent, *REFUSALS) as error:
+                        broken = error
+                    except (exceptions.RedisError, OSError) as error:
+                        broken = NotSent(str(error))
+                        fates = [NotAnswered(str(error))] * (len(fates) + 1)
+                        continue
+                fates.append(broken)
+            for fate in fates:
+                yield fate or self._reply(connection)
+        except BaseException:
+            if connection is not None:
+                connection.disconnect()  # replies may be on their way that nobody will read
+            raise
+        if connection is not None:
+            self._keep(connection)
+
     def close(self) -> None:
         """Close idle connections; those in use close when their call ends."""
         while self._idle:
@@ -162,11 +194,31 @@ class RedisLink:
             raise NotSent(str(error)) from error
         return connection
 
+    def _reply(self, connection: Any) -> Any:
+        if not connection.is_connected:
+            return NotAnswered("the connection broke")
+        try:
+            return connection.read_response()
+        except (exceptions.ResponseError, *REFUSALS) as error:
+            return error
+        except (exceptions.RedisError, OSError) as error:
+            connection.disconnect()
+            return NotAnswered(str(error))
+
     def _keep(self, connection: Any) -> None:
         if connection.is_connected and len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
         else:
             connection.disconnect()
+
+
+def _send(connection: Any, command: Sequence[Any], deadline: float) -> None:
+    """Unlike one call's, a batch's command may be longer than what a server takes in that does not answer."""
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
+        raise NotSent("the deadline had passed")
+    connection._sock.settimeout(remaining_s)  # until the next read from the socket
+    connection.send_command(*command, check_health=False)
 
 
 def _readable(connection: Any) -> bool:

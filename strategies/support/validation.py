@@ -7,7 +7,7 @@ from strategies.interface.account import MAX_ACCOUNT_BYTES, MAX_MONEY
 from strategies.interface.errors import InvalidAccount
 
 _MAX_SESSION_BYTES = 256
-_MAX_NUMBER = 2**53 - 1  # as MAX_MONEY: what a Lua script can count
+MAX_NUMBER = 2**53 - 1  # as MAX_MONEY: what a Lua script can count
 
 
 def check_account(account: object) -> None:
@@ -66,7 +66,7 @@ def check_op_id(op_id: object) -> None:
         raise TypeError(f"an op id's session is a str, not {type(session).__name__}")
     if type(number) is not int:
         raise TypeError(f"an op id's number is an int, not {type(number).__name__}")
-    if not 0 <= number <= _MAX_NUMBER:
-        raise ValueError(f"an op id's number is from 0 to {_MAX_NUMBER}, not {number}")
+    if not 0 <= number <= MAX_NUMBER:
+        raise ValueError(f"an op id's number is from 0 to {MAX_NUMBER}, not {number}")
     if not session or len(session.encode(errors="replace")) > _MAX_SESSION_BYTES or not session.isprintable():
         raise ValueError(f"an op id's session is printable text of 1 to {_MAX_SESSION_BYTES} bytes")

@@ -6,7 +6,7 @@ One that loses what it claims to keep breaks the build; so does one that survive
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -14,10 +14,11 @@ from benchmarks.harness import faults
 from benchmarks.harness.cells import Cell, Status, decide, fault_cells
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.fault_trials import Schedule
+from benchmarks.harness.generator import Retry
 from benchmarks.harness.measure import Settings, measure
 from benchmarks.harness.plan import SHORT_FAULTS, SHORT_RETRIES
 from benchmarks.harness.records import Trial
-from strategies.interface import Fault, load, names
+from strategies.interface import Caller, Fault, Transfers, load, names
 from tests.harness.own import fault_cell
 
 SHORT = Settings(fault=Schedule(after_s=0.3))
@@ -69,6 +70,29 @@ def test_claims_are_kept(cell: Cell, breakable: Environment) -> None:
     assert trial.offered_per_s == pytest.approx((cell.clients + 1) / SHORT.fault.interval_s, rel=0.1)
     assert trial.fault_at_s is not None
     assert trial.fault_at_s >= SHORT.fault.after_s
+
+
+SENT_AGAIN = (Fault.WORKER_PAUSE, Fault.DROP_REPLY)
+"""Callers do not know what became of a transfer, and send it again by its op id."""
+
+TRANSFERS = [
+    replace(cell, workload="transfer")
+    for cell in fault_cells(ROWS, SENT_AGAIN, [Caller.DRIVER], [Retry.OP_ID])
+    if cell.claims.transfers is Transfers.ANY
+    and cell.fault in cell.claims.survives
+    and (cell.fault is Fault.DROP_REPLY or cell.claims.sharded)
+    and not faults.load(cell.fault).out_of_reach(cell.claims, cell.caller)
+]
+
+
+@pytest.mark.parametrize("cell", TRANSFERS, ids=lambda cell: f"{cell.row}-{cell.fault}")
+def test_transfers_are_whole_whatever_their_callers_know(cell: Cell, breakable: Environment) -> None:
+    trial = broken(cell, breakable)
+    assert (trial.status, trial.reason) == (Status.OK, None)
+    assert trial.violations is None, asdict(trial)
+    assert (trial.torn, trial.duplicated, trial.acknowledged_lost, trial.conserved) == (0, 0, 0, True)
+    assert trial.verdict == "as_claimed"
+    assert trial.acknowledged
 
 
 def test_every_fault_can_be_applied() -> None:

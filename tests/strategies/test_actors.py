@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 import cloudpickle
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
 from benchmarks.harness.environment import Environment
 from strategies.actor_per_account import ActorPerAccount
@@ -29,14 +30,20 @@ from strategies.actor_single import ActorSingle
 from strategies.interface import (
     AccountError,
     Accounts,
+    Batched,
     Context,
+    Function,
     Indeterminate,
+    Operation,
+    OpId,
     Receipt,
     StateLost,
     Unavailable,
     UnknownAccount,
 )
+from strategies.support.actor_ways import ActorGone
 from strategies.support.actors import VARIANTS
+from strategies.support.ledger_actor import STREAM
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -334,6 +341,196 @@ def test_a_cluster_without_workers(bank: str, kind: type[Accounts]) -> None:
         with pytest.raises(Unavailable):
             kind.open(Context(client=client, bank=bank, timeout_s=1)).open_account("a")
         assert time.monotonic() - began < 1 + 2
+
+
+# -- batches and their connections -----------------------------------------------------------------
+
+every_batched_kind = pytest.mark.parametrize("kind", [ActorSingle, ActorPool], ids=lambda kind: kind.name)
+
+
+def batch(session: str | None = None, names: list[str] = NAMES) -> list[Operation]:
+    """A deposit into and a look at each account."""
+    deposits = [
+        Operation(Function.DEPOSIT, name, 1, op_id=session and OpId(session, number))
+        for number, name in enumerate(names)
+    ]
+    return [each for deposit in deposits for each in (deposit, Operation(Function.BALANCE, deposit.account))]
+
+
+def plain(answers: list[Any]) -> list[Any]:
+    return [type(answer) if isinstance(answer, AccountError) else answer[:2] for answer in answers]
+
+
+@every_batched_kind
+@every_variant
+def test_a_worker_dies_between_batches(crew: Environment, opened: Opener, kind: type[Accounts], variant: str) -> None:
+    """Of one batch, what the dead worker held is lost, and what others held is applied."""
+    accounts = opened(kind, variant)
+    assert isinstance(accounts, Batched)
+    accounts.apply([Operation(Function.OPEN_ACCOUNT, name, 100) for name in NAMES])
+    assert plain(accounts.apply(batch())) == [(2, 101)] * 2 * len(NAMES)
+    holders = crew.workers_with_actors()
+    kill(crew, holders[0])
+    first = plain(accounts.apply(batch("s")))
+    again = plain(accounts.apply(batch("s")))
+    lost = {name for name, answer in zip(NAMES, again[::2], strict=True) if isinstance(answer, type)}
+    assert lost
+    assert len(lost) < len(NAMES) or kind is ActorSingle, "the others survive"
+    for place, name in enumerate(NAMES):
+        changed, read = first[2 * place : 2 * place + 2]
+        if name in lost:
+            assert changed in (StateLost, Indeterminate)
+            assert read in (StateLost, Unavailable)
+            assert again[2 * place : 2 * place + 2] == [StateLost] * 2
+        else:
+            assert changed == read == (3, 102)
+            assert again[2 * place : 2 * place + 2] == [(3, 102)] * 2
+
+
+@every_batched_kind
+@every_variant
+def test_a_worker_hangs_with_a_part_of_a_batch(
+    crew: Environment, opened: Opener, kind: type[Accounts], variant: str
+) -> None:
+    """Nobody knows of its part; the other parts are answered, all in time; with op ids all can be sent again."""
+    accounts = opened(kind, variant)
+    assert isinstance(accounts, Batched)
+    accounts.apply([Operation(Function.OPEN_ACCOUNT, name, 100) for name in NAMES])
+    hung = crew.workers_with_actors()[0]
+    with stopped([crew.worker_pids()[hung]]):
+        began = time.monotonic()
+        answers = plain(accounts.apply(batch("s")))
+        assert time.monotonic() - began < TIMEOUT_S + 2
+    unknown = [place for place, answer in enumerate(answers[::2]) if answer is Indeterminate]
+    assert unknown
+    assert len(unknown) < len(NAMES) or kind is ActorSingle
+    for place in range(len(NAMES)):
+        assert answers[2 * place : 2 * place + 2] == (
+            [Indeterminate, Unavailable] if place in unknown else [(2, 101)] * 2
+        )
+    deadline = time.monotonic() + 20
+    while (again := plain(accounts.apply(batch("s")))) != [(2, 101)] * 2 * len(NAMES):
+        assert time.monotonic() < deadline, again
+    assert {receipt[:2] for receipt in accounts.snapshot().values()} == {(2, 101)}
+
+
+def test_a_worker_that_hangs_while_connecting_keeps_no_other_waiting(crew: Environment, opened: Opener) -> None:
+    """A copy of a handle shares no connection of another process: its first batch has to connect to everybody."""
+    accounts = opened(ActorPool, "direct")
+    assert isinstance(accounts, ActorPool)
+    accounts.apply([Operation(Function.OPEN_ACCOUNT, name, 100) for name in NAMES])
+    holders = crew.workers_with_actors()
+    links = accounts._bank._links
+    assert links is not None
+    for address in holders:
+        while links.has_idle(address):
+            links.take(address, time.monotonic() + 1, 1).close()
+    with stopped([crew.worker_pids()[holders[0]]]):
+        began = time.monotonic()
+        answers = plain(accounts.apply(batch()))
+        assert time.monotonic() - began < TIMEOUT_S + 2
+    assert set(answers) == {Unavailable, (2, 101)}, "nothing was sent to who did not shake hands"
+
+
+def test_connections_are_used_again_and_replaced_when_they_break(other_client: Client, bank: str) -> None:
+    with ActorSingle.open(Context(client=other_client, bank=bank, variant="direct", timeout_s=TIMEOUT_S)) as accounts:
+        accounts.open_account("a")
+        address = accounts._shards[0].address
+        links = accounts._bank._links
+        assert links is not None
+        before = list(links._idle[address])
+        for _ in range(20):
+            accounts.deposit("a", 1)
+        assert list(links._idle[address]) == before
+        assert len(before) == 1
+        before[0]._socket.shutdown(socket.SHUT_RDWR)
+        assert accounts.deposit("a", 1)[:2] == (22, 21)
+        assert list(links._idle[address]) != before
+
+
+def test_as_many_connections_as_callers(other_client: Client, bank: str) -> None:
+    with ActorSingle.open(Context(client=other_client, bank=bank, variant="direct", timeout_s=TIMEOUT_S)) as accounts:
+        accounts.open_account("a")
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda _: accounts.deposit("a", 1), range(400)))
+        links = accounts._bank._links
+        assert links is not None
+        assert 1 <= len(links._idle[accounts._shards[0].address]) <= 8
+        assert accounts.balance("a")[:2] == (401, 400)
+
+
+def test_connections_end_with_the_last_handle(other_client: Client, bank: str) -> None:
+    there = Context(client=other_client, bank=bank, variant="direct", timeout_s=TIMEOUT_S)
+    one, other = ActorSingle.open(there), ActorSingle.open(there)
+    one.open_account("a")
+    other.deposit("a", 1)
+    links = other._bank._links
+    assert links is not None
+    (link,) = links._idle[other._shards[0].address]
+    one.close()
+    assert other.deposit("a", 1)[:2] == (3, 2)
+    assert list(links._idle[other._shards[0].address]) == [link], "they share it"
+    other.close()
+    assert link._socket.fileno() == -1
+
+
+def test_a_message_that_is_none_breaks_nothing(other_client: Client, bank: str) -> None:
+    """Neither bytes that hold no batch, nor a length that nobody can mean, nor an actor that is not there."""
+    with ActorSingle.open(Context(client=other_client, bank=bank, variant="direct", timeout_s=TIMEOUT_S)) as accounts:
+        accounts.open_account("a", 1)
+        shard = accounts._shards[0]
+        way = accounts._bank._need_way()
+        in_time = time.monotonic() + TIMEOUT_S
+        with pytest.raises(RuntimeError, match="no message"):
+            way.send(shard.address, shard.key, b"nonsense", in_time, 1)()
+        with pytest.raises(ActorGone):
+            way.send(shard.address, "another", b"nonsense", in_time, 1)()
+        links = accounts._bank._links
+        assert links is not None
+        for message in (b"\xff" * 4, bytes(4), b"\0\0\0\2\1\xff"):
+            link = links.take(shard.address, in_time, 1, STREAM)
+            link._socket.sendall(message)
+            assert link._socket.recv(1) == b"", "it hung up"
+            link.close()
+        assert accounts.balance("a")[:2] == (1, 1)
+
+
+@every_kind
+@every_variant
+def test_over_tls(bank: str, kind: type[Accounts], variant: str) -> None:
+    security = Security.temporary()
+    with (
+        LocalCluster(n_workers=1, protocol="tls", security=security, host="127.0.0.1",
+                     dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        kind.open(Context(client=client, bank=bank, variant=variant, timeout_s=TIMEOUT_S)) as accounts,
+    ):  # fmt: skip
+        assert client.scheduler.address.startswith("tls://")
+        opened = accounts.open_account("a", 1)
+        for number in range(1, 4):
+            assert accounts.deposit("a", 1) == Receipt(1 + number, 1 + number, opened.epoch)
+        if isinstance(accounts, Batched):
+            assert plain(accounts.apply([Operation(Function.DEPOSIT, "a", 1)] * 2_000))[-1] == (2_004, 2_004)
+        assert client.submit(fates_in_task, accounts, ["a"], pure=False).result()[0][1] > 4
+        assert accounts.snapshot().keys() == {"a"}
+
+
+@every_kind
+@every_variant
+def test_over_a_protocol_without_sockets(bank: str, kind: type[Accounts], variant: str) -> None:
+    with (
+        LocalCluster(n_workers=2, processes=False, dashboard_address="127.0.0.1:0",
+                     silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        kind.open(Context(client=client, bank=bank, variant=variant, timeout_s=TIMEOUT_S)) as accounts,
+    ):  # fmt: skip
+        assert client.scheduler.address.startswith("inproc://")
+        for name in NAMES:
+            assert accounts.open_account(name, 1)[:2] == (1, 1)
+        assert accounts.deposit(NAMES[0], 1)[:2] == (2, 2)
+        if isinstance(accounts, Batched):
+            assert plain(accounts.apply(batch("s"))) == [(3, 3)] * 2 + [(2, 2)] * 2 * (len(NAMES) - 1)
+        assert accounts.snapshot().keys() == set(NAMES)
 
 
 # -- inside tasks ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,13 +13,17 @@ from hypothesis import strategies as st
 from strategies.interface import (
     MAX_MONEY,
     AccountExists,
+    Function,
     InsufficientFunds,
     InvalidAmount,
+    Operation,
+    OpId,
     Receipt,
     Rejected,
     UnknownAccount,
 )
 from strategies.support.ledger import Ledger, LedgerState
+from strategies.support.wire import Batch, decode_answers, encode_answers
 
 _NAMES = st.sampled_from(["a", "b", "c"])
 _AMOUNTS = st.one_of(st.integers(-1, 50), st.sampled_from([MAX_MONEY - 1, MAX_MONEY, MAX_MONEY + 1]))
@@ -33,7 +38,8 @@ _CALLS = st.lists(
 
 def _apply(ledger: Ledger, each: tuple[Any, ...], op_id: tuple[str, int] | None = None) -> Any:
     try:
-        return getattr(ledger, each[0])(*each[1:], op_id=op_id)
+        options = {} if each[0] == "balance" else {"op_id": op_id}
+        return getattr(ledger, each[0])(*each[1:], **options)
     except Rejected as error:
         return type(error)
 
@@ -74,6 +80,68 @@ def test_everything_sent_twice_is_everything_sent_once(calls: list[tuple[Any, ..
     for number, each in enumerate(calls):
         _apply(twice, each, ("s", number))
     assert once.snapshot() == twice.snapshot()
+
+
+_BATCHED = st.lists(
+    st.builds(
+        lambda function, name, target, amount, op_id: Operation(
+            function, name, amount, target if function is Function.TRANSFER else None, op_id
+        ),
+        st.sampled_from(Function),
+        _NAMES,
+        _NAMES,
+        _AMOUNTS,
+        st.one_of(st.none(), st.builds(OpId, st.sampled_from("st"), st.sampled_from([0, 1, 2, 9_999, 10_001, 20_002]))),
+    ),
+    max_size=60,
+)
+
+
+def _answers(ledger: Ledger, operations: list[Operation]) -> list[Any]:
+    """As they arrive at who sent the batch."""
+    return decode_answers(encode_answers(ledger.apply(Batch.of(operations)), ledger._epoch), len(operations))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(_BATCHED)
+def test_a_batch_is_what_its_operations_are_one_by_one(operations: list[Operation]) -> None:
+    together, one_by_one = Ledger(), Ledger()
+    together._epoch = one_by_one._epoch = 7
+    answers = _answers(together, operations)
+    expected = []
+    for function, account, amount, target, op_id in operations:
+        if function is Function.BALANCE:
+            expected.append(_apply(one_by_one, ("balance", account)))
+        else:
+            names = (account,) if target is None else (account, target)
+            expected.append(_apply(one_by_one, (function.value, *names, amount), op_id))
+    assert [type(answer) if isinstance(answer, Rejected) else answer for answer in answers] == expected
+    assert together.snapshot() == one_by_one.snapshot()
+    for operation in operations:  # what they remember is the same, too
+        (again,) = together.apply(Batch.of([operation._replace(function=Function.DEPOSIT)]))
+        (as_well,) = one_by_one.apply(Batch.of([operation._replace(function=Function.DEPOSIT)]))
+        assert (type(again), str(again)) == (type(as_well), str(as_well))
+
+
+def test_a_remembered_rejection_keeps_no_batch_alive() -> None:
+    ledger = Ledger()
+    batch = Batch.of([Operation(Function.DEPOSIT, "a", 1, op_id=OpId("s", 1)), Operation(Function.BALANCE, "a")])
+    for answer in ledger.apply(batch) + ledger.apply(batch):
+        assert isinstance(answer, UnknownAccount)
+        assert answer.__traceback__ is None
+
+
+def test_the_garbage_collector_has_nothing_to_do_with_what_a_ledger_keeps() -> None:
+    """Visiting all of it, again and again, would take longer than the changes."""
+    ledger = Ledger()
+    ledger.open_account("a", 5)
+    ledger.deposit("a", 1, op_id=("s", 1))
+    ledger.apply(Batch.of([Operation(Function.WITHDRAW, "a", 1, op_id=OpId("s", 2))]))
+    for _ in range(2):  # it lets go of a tuple when it has let go of what that holds
+        gc.collect()
+    kept = [*ledger._states.values(), *ledger._windows["s"].slots.values()]
+    assert len(kept) == 3
+    assert not [each for each in kept if gc.is_tracked(each)]
 
 
 def test_ledgers_on_one_state_are_one_ledger() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +17,7 @@ from strategies.interface import (
     OperationMismatch,
     Receipt,
 )
-from strategies.support.op_window import OpWindow
+from strategies.support.op_window import OpWindow, OwnerWindow
 
 _PAYLOADS = [("deposit", "a", 1), ("deposit", "a", 2), ("withdraw", "a", 1), ("transfer", "a", "b", 1)]
 
@@ -62,7 +64,7 @@ def test_its_memory_is_bounded_by_the_window() -> None:
     window = OpWindow()
     for number in range(2 * DEDUP_WINDOW + 10):
         window.remember(number, _PAYLOADS[0], Receipt(number, 0, 0))
-    assert len(window._slots) == DEDUP_WINDOW
+    assert len(window.slots) == DEDUP_WINDOW
     for number in range(DEDUP_WINDOW + 10, 2 * DEDUP_WINDOW + 10):
         assert window.recall(number, _PAYLOADS[0]) == Receipt(number, 0, 0)
 
@@ -71,9 +73,52 @@ def test_the_window_holds_what_the_design_asks_for() -> None:
     assert DEDUP_WINDOW >= 10_000
 
 
-def test_an_outcome_that_its_keeper_does_not_know_still_tells_payloads_apart() -> None:
-    window = OpWindow()
-    window.remember(1, _PAYLOADS[0], None)
-    assert window.recall(1, _PAYLOADS[0]) is None
-    with pytest.raises(OperationMismatch, match="1"):
-        window.recall(1, _PAYLOADS[1])
+# -- whom a handle sent them to --------------------------------------------------------------------
+
+_OWNERS = ["one", "other"]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.lists(st.tuples(_NUMBERS, st.sampled_from(_OWNERS)), min_size=1, max_size=6), max_size=20))
+def test_owners_are_told_apart_within_the_window(batches: list[list[tuple[int, str]]]) -> None:
+    """One at a time, or all at once where they rise: the same is remembered."""
+    window, together = OwnerWindow(), OwnerWindow()
+    remembered: dict[int, str] = {}
+    for claims in batches:
+        numbers = [number for number, _ in claims]
+        rise = all(one < next_one for one, next_one in itertools.pairwise(numbers))
+        if together.claim_all(numbers, [owner for _, owner in claims]):
+            assert rise
+            assert not set(numbers) & set(remembered)
+        else:
+            assert not rise or numbers[0] <= max(remembered)
+            for number, owner in claims:
+                with suppress(OperationExpired, OperationMismatch):
+                    together.claim(number, owner)
+        for number, owner in claims:
+            expected: object = None
+            if number + DEDUP_WINDOW <= max(remembered, default=-1):
+                expected = OperationExpired
+            elif remembered.setdefault(number, owner) != owner:
+                expected = OperationMismatch
+            assert _claimed(window, number, owner) is expected
+    for number, owner in remembered.items():
+        assert _claimed(together, number, owner) is _claimed(window, number, owner)
+
+
+def _claimed(window: OwnerWindow, number: int, owner: str) -> type[Exception] | None:
+    try:
+        window.claim(number, owner)
+    except (OperationExpired, OperationMismatch) as error:
+        return type(error)
+    return None
+
+
+def test_the_memory_for_owners_is_bounded() -> None:
+    window = OwnerWindow()
+    for number in range(5 * DEDUP_WINDOW):
+        window.claim(number, "one")
+    window.claim_all(range(5 * DEDUP_WINDOW, 6 * DEDUP_WINDOW), ["one"] * DEDUP_WINDOW)
+    assert len(window._owners) <= 2 * DEDUP_WINDOW
+    with pytest.raises(OperationMismatch, match=f"{5 * DEDUP_WINDOW}"):
+        window.claim(5 * DEDUP_WINDOW, "other")

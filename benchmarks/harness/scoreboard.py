@@ -1,0 +1,114 @@
+"""Holds contenders against each other: all take turns in one run, and each row is a ratio of two of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from benchmarks.harness.intervals import ratio_paired
+
+Block = Callable[[], float]
+"""Measures a contender for a fraction of a second; returns operations per second, or the median seconds of a call."""
+
+ROUNDS = 13
+
+
+class Sense(StrEnum):
+    """What a row's target asks of its ratio."""
+
+    AT_LEAST = "at_least"
+    AT_MOST = "at_most"
+    REPORT = "report"
+    """Nothing: there is no target here, and the row says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row before it is measured: two contenders by name."""
+
+    row: str
+    above: str
+    below: str
+    sense: Sense = Sense.REPORT
+    target: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender over another: the median ratio of paired blocks, with its 95 % interval."""
+
+    row: str
+    ratio: float
+    low: float
+    high: float
+    sense: Sense
+    target: float | None
+    verdict: str
+    """`holds` or `short`: the ratio against the target; `reported` where there is none."""
+    above: float
+    """The first contender's median block, in operations per second or in seconds a call."""
+    below: float
+    note: str
+
+    @property
+    def wanted(self) -> str:
+        """The target as a table shows it."""
+        if self.sense is Sense.REPORT:
+            return "-"
+        return f"{'≥' if self.sense is Sense.AT_LEAST else '≤'} {self.target:g}"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Row, ratio, interval, target and verdict."""
+        interval = f"{self.low:.3g}–{self.high:.3g}"
+        return self.row, f"{self.ratio:.3g}", interval, self.wanted, self.verdict
+
+
+COLUMNS = ("row", "ratio", "95 % interval", "target", "verdict")
+
+
+def measured(
+    contenders: Mapping[str, Block], comparisons: Sequence[Comparison], seed: int, rounds: int = ROUNDS
+) -> list[Row]:
+    """Measure every contender once a round, in an order that is shuffled anew each time."""
+    blocks: dict[str, list[float]] = {name: [] for name in contenders}
+    chance = random.Random(seed)
+    for block in contenders.values():
+        block()  # what is made and cached at first is no part of it
+    for _ in range(rounds):
+        for name in chance.sample(sorted(contenders), len(contenders)):
+            blocks[name].append(contenders[name]())
+    return [_row(each, blocks[each.above], blocks[each.below], seed) for each in comparisons]
+
+
+def _row(comparison: Comparison, above: Sequence[float], below: Sequence[float], seed: int) -> Row:
+    found = ratio_paired(above, below, seed)
+    assert found.low is not None
+    assert found.high is not None
+    return Row(
+        row=comparison.row,
+        ratio=round(found.value, 4),
+        low=round(found.low, 4),
+        high=round(found.high, 4),
+        sense=comparison.sense,
+        target=comparison.target,
+        verdict=_verdict(comparison, found.value),
+        above=float(f"{_median(above):.4g}"),
+        below=float(f"{_median(below):.4g}"),
+        note=comparison.note,
+    )
+
+
+def _verdict(comparison: Comparison, ratio: float) -> str:
+    if comparison.sense is Sense.REPORT:
+        return "reported"
+    assert comparison.target is not None
+    holds = ratio >= comparison.target if comparison.sense is Sense.AT_LEAST else ratio <= comparison.target
+    return "holds" if holds else "short"
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]

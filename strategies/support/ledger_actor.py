@@ -1,0 +1,112 @@
+"""A ledger as a Dask actor, and the door through which its worker lets batches in.
+
+The worker answers them on its event loop, not on the one thread that runs actors' methods: that saves
+two changes of thread per message. What is asked of a ledger cannot interleave all the same, since the
+ledger works through a batch under its own lock, and the event loop has nothing else to do meanwhile: it
+takes about a microsecond per operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from strategies.support.dask_link import ACCEPTED, PREFIX_BYTES
+from strategies.support.fates import InDoubt
+from strategies.support.two_phase import TwoPhaseLedger
+from strategies.support.wire import decode, encode_answers, encode_snapshot
+
+if TYPE_CHECKING:
+    from distributed import Worker
+    from distributed.comm import Comm
+
+ASK = "dask_state_bench_ask"
+"""The worker's handler for one batch: what the scheduler passes on."""
+
+STREAM = "dask_state_bench_stream"
+"""The worker's handler that takes over a connection for one batch after another."""
+
+SNAPSHOT = b""
+"""Instead of a batch: asks for every account."""
+
+ANSWERED, GONE, FAILED = b"\0", b"\1", b"\2"
+"""The first byte of a reply: answers follow; the actor is not here; it failed, and the reason follows."""
+
+_CHUNK = 2**16
+
+_MAX_BYTES = 2**24
+"""Of one request: twice the largest batch of the longest names."""
+
+
+class LedgerActor(TwoPhaseLedger):
+    """A ledger that opens the door of the worker where it is made."""
+
+    def __init__(self) -> None:
+        from distributed import get_worker
+
+        super().__init__()
+        worker = get_worker()
+        door = Door(worker)
+        worker.handlers.setdefault(ASK, door.ask)
+        worker.handlers.setdefault(STREAM, door.stream)
+
+    def answer(self, payload: bytes) -> bytes:
+        """Apply an encoded batch."""
+        return encode_answers(self.apply_steps(decode(payload)), self._epoch)
+
+    def packed_snapshot(self, doubts: list[tuple[str, str]]) -> bytes:
+        """Every account, encoded; or these doubts, if there are any."""
+        if doubts:
+            return encode_snapshot({}, self._epoch, str(InDoubt.of(doubts)))
+        return encode_snapshot(self._cut(), self._epoch)
+
+
+def request(key: str, payload: bytes) -> bytes:
+    """What goes into the stream: to whom, and what."""
+    name = key.encode()
+    return len(name).to_bytes() + name + payload
+
+
+class Door:
+    """Hands what comes in from callers to the actors that live on this worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def ask(self, actor: str, payload: bytes) -> bytes:
+        """Handler of one message."""
+        ledger: LedgerActor | None = self._worker.state.actors.get(actor)
+        if ledger is None:
+            return GONE
+        try:
+            if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
+                doubts = [each for of_account in ledger.in_doubt().values() for each in of_account]
+                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot, doubts)
+            return ANSWERED + ledger.answer(payload)
+        except Exception as error:
+            return FAILED + repr(error).encode(errors="replace")
+
+    async def stream(self, comm: Comm) -> Any:
+        """Handler of a connection, until one side hangs up. Dask's own framing costs as much as all the rest."""
+        from distributed.core import Status
+
+        try:
+            await comm.write(ACCEPTED)
+            stream = comm.stream
+            while True:  # ends with an OSError, when the caller or the worker closes the connection
+                message = await stream.read_bytes(_CHUNK, partial=True)  # all of it, as a rule
+                if len(message) < PREFIX_BYTES:
+                    message += await stream.read_bytes(PREFIX_BYTES - len(message))
+                end = PREFIX_BYTES + int.from_bytes(message[:PREFIX_BYTES])
+                if end > _MAX_BYTES or end < len(message):
+                    break
+                if end > len(message):
+                    message += await stream.read_bytes(end - len(message))
+                begin = PREFIX_BYTES + 1 + message[PREFIX_BYTES]
+                reply = await self.ask(message[PREFIX_BYTES + 1 : begin].decode(), message[begin:])
+                stream.write(len(reply).to_bytes(PREFIX_BYTES) + reply)
+        except (OSError, IndexError, UnicodeDecodeError):  # it hung up, or names no actor in the way of `request`
+            pass
+        finally:
+            comm.abort()
+        return Status.dont_reply

@@ -1,0 +1,79 @@
+"""The scoreboard's ratios are those of blocks that took turns, and verdicts follow the sense of each row."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.harness import baselines
+from benchmarks.harness.scoreboard import Comparison, Row, Sense, measured
+
+
+def noisy(value: float, order: list[str], name: str, drift: Callable[[int], float]) -> Callable[[], float]:
+    chance = random.Random(name)
+
+    def block() -> float:
+        order.append(name)
+        return value * drift(len(order)) * chance.uniform(0.99, 1.01)
+
+    return block
+
+
+def board(*comparisons: Comparison, drift: Callable[[int], float] = lambda _: 1.0) -> tuple[list[Row], list[str]]:
+    order: list[str] = []
+    contenders = {name: noisy(value, order, name, drift) for name, value in (("slow", 10.0), ("fast", 30.0))}
+    return measured(contenders, comparisons, seed=1, rounds=15), order
+
+
+@pytest.mark.parametrize(
+    ("sense", "target", "verdict"),
+    [
+        (Sense.AT_LEAST, 2.9, "holds"),
+        (Sense.AT_LEAST, 3.1, "short"),
+        (Sense.AT_MOST, 3.1, "holds"),
+        (Sense.AT_MOST, 2.9, "short"),
+        (Sense.REPORT, None, "reported"),
+        (Sense.REPORT, 9.0, "reported"),
+    ],
+)
+def test_a_verdict_holds_the_ratio_against_its_target(sense: Sense, target: float | None, verdict: str) -> None:
+    ((row,), _) = board(Comparison("row", "fast", "slow", sense, target))
+    assert row.ratio == pytest.approx(3.0, rel=0.02)
+    assert row.low <= row.ratio <= row.high
+    assert row.verdict == verdict
+    assert (row.above, row.below) == (pytest.approx(30.0, rel=0.02), pytest.approx(10.0, rel=0.02))
+
+
+def test_a_machine_that_slows_down_slows_all_contenders() -> None:
+    """The ratio is of neighbours in time: a drift by a factor of four leaves it alone."""
+    ((row,), _) = board(Comparison("row", "fast", "slow"), drift=lambda turn: 1.0 / (1.0 + turn / 10))
+    assert row.ratio == pytest.approx(3.0, rel=0.1)
+
+
+def test_contenders_take_turns_in_changing_order() -> None:
+    _, order = board(Comparison("row", "fast", "slow"))
+    warmed, rounds = order[:2], [tuple(order[at : at + 2]) for at in range(2, len(order), 2)]
+    assert set(warmed) == {"slow", "fast"}
+    assert len(rounds) == 15
+    assert set(rounds) == {("slow", "fast"), ("fast", "slow")}
+
+
+def test_a_row_says_what_it_wants() -> None:
+    rows, _ = board(
+        Comparison("least", "fast", "slow", Sense.AT_LEAST, 500.0),
+        Comparison("most", "fast", "slow", Sense.AT_MOST, 1.8),
+        Comparison("none", "fast", "slow"),
+    )
+    assert [row.wanted for row in rows] == ["≥ 500", "≤ 1.8", "-"]
+    assert rows[0].cells[0] == "least"
+    assert rows[0].cells[-1] == "short"
+
+
+def test_every_stream_has_its_own_op_ids_and_the_same_operations_for_a_seed() -> None:
+    one, other = baselines.Stream(1), baselines.Stream(1)
+    first, second = one.take(50), one.take(50)
+    again = other.take(50)
+    assert len({each.op_id for each in [*first, *second, *again]}) == 150
+    assert [each[:3] for each in first] == [each[:3] for each in again]
