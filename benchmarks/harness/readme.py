@@ -26,6 +26,9 @@ PLOT = ROOT / "docs" / "speed.svg"
 CURVE = ROOT / "docs" / "latency_throughput.svg"
 SCOREBOARD = ROOT / "results" / "scoreboard.json"
 SELFTEST = ROOT / "results" / "selftest.json"
+_TABLE = "results/failures.md"
+_RUNS_NAMED = 5
+"""At most so many have a line each in the README."""
 
 _SOURCE = re.compile(r"<!-- from (\S+) -->")
 
@@ -67,6 +70,8 @@ def failures(table: failure_tables.FailureTable | None) -> list[str]:
     if table is None:
         return ["", "Not published yet: `make failures` measures it, `make failure-table RUNS=…` publishes it.", ""]
     provenance, *runs = table.provenance()
+    if len(runs) > _RUNS_NAMED:
+        runs = ["", f"The trials are of {len(runs) - 1} runs: [{_TABLE}]({_TABLE}) has their commands and commits."]
     return [
         "",
         *markdown(book_claims.claims(table)),

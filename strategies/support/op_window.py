@@ -1,6 +1,7 @@
 """Remembers one session's operations within a bounded window of op-id numbers: their outcomes, or their owners."""
 
 import threading
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
 from operator import lt
@@ -64,11 +65,12 @@ class OwnerWindow:
     Kept are between one and two windows of numbers, at about 100 bytes each; threads may share it.
     """
 
-    __slots__ = ("_highest", "_lock", "_owners")
+    __slots__ = ("_generations", "_highest", "_lock")
 
     def __init__(self) -> None:
         self._highest = -1
-        self._owners: dict[int, object] = {}
+        self._generations: dict[int, dict[int, object]] = {}
+        """Owners by number, by number // `DEDUP_WINDOW`: the last two hold the window, and are forgotten whole."""
         self._lock = threading.Lock()
 
     def claim(self, number: int, owner: object) -> None:
@@ -81,30 +83,45 @@ class OwnerWindow:
         with self._lock:
             if number <= self._highest - DEDUP_WINDOW:
                 raise _expired(number, self._highest)
-            if self._owners.setdefault(number, owner) != owner:
+            if self._generation(number).setdefault(number, owner) != owner:
                 raise _mismatch(number)
             if number > self._highest:
-                self._highest = number
-                self._forget()
+                self._move_to(number)
 
     def claim_all(self, numbers: Sequence[int], owners: Sequence[object]) -> bool:
-        """The same for several at once, if they rise and all are new; else nothing is noted, and the answer is no."""
+        """The same for several at once, if they rise, are all new, and none is far from the next.
+
+        Else nothing is noted, and the answer is no.
+        """
         with self._lock:
-            first, highest = numbers[0], self._highest
-            if not all(map(lt, numbers, islice(numbers, 1, None))):
+            first, last, highest = numbers[0], numbers[-1], self._highest
+            if first <= highest - DEDUP_WINDOW or not all(map(lt, numbers, islice(numbers, 1, None))):
                 return False
+            if last // DEDUP_WINDOW - first // DEDUP_WINDOW > 1:
+                return False
+            older, newer = self._generation(first), self._generation(last)
             # Those of one session come to several owners by several queues, so not always above the highest.
-            if first <= highest and (first <= highest - DEDUP_WINDOW or not self._owners.keys().isdisjoint(numbers)):
+            if first <= highest and not (older.keys().isdisjoint(numbers) and newer.keys().isdisjoint(numbers)):
                 return False
-            self._owners.update(zip(numbers, owners, strict=True))
-            self._highest = max(highest, numbers[-1])
-            self._forget()
+            cut = 0 if older is newer else bisect_left(numbers, last // DEDUP_WINDOW * DEDUP_WINDOW)
+            older.update(zip(numbers[:cut], owners[:cut], strict=True))
+            newer.update(zip(numbers[cut:], owners[cut:], strict=True))
+            if last > highest:
+                self._move_to(last)
             return True
 
-    def _forget(self) -> None:
-        if len(self._owners) > 2 * DEDUP_WINDOW:
-            oldest = self._highest - DEDUP_WINDOW
-            self._owners = {number: owner for number, owner in self._owners.items() if number > oldest}
+    def _generation(self, number: int) -> dict[int, object]:
+        generation = number // DEDUP_WINDOW
+        known = self._generations.get(generation)
+        if known is None:
+            known = self._generations[generation] = {}
+        return known
+
+    def _move_to(self, highest: int) -> None:
+        oldest = highest // DEDUP_WINDOW - 1
+        if oldest > self._highest // DEDUP_WINDOW - 1:
+            self._generations = {each: known for each, known in self._generations.items() if each >= oldest}
+        self._highest = highest
 
 
 def _expired(number: int, highest: int) -> OperationExpired:

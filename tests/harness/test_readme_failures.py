@@ -45,6 +45,13 @@ def test_the_digest_tells_where_it_comes_from(tmp_path: Path) -> None:
     assert "Karau" in text
 
 
+def test_the_digest_of_many_runs_points_to_them(tmp_path: Path) -> None:
+    made, _ = failure_tables.table([run_folder(tmp_path, survivor(seed=part)) for part in range(8)])
+    text = "\n".join(readme.failures(made))
+    assert "The trials are of 8 runs: [results/failures.md]" in text
+    assert made.about["runs"][0]["run"] not in text
+
+
 def test_no_published_table_is_said_to_be_none() -> None:
     text = "\n".join(readme.failures(None))
     assert "make failures" in text
