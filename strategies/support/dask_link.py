@@ -15,6 +15,7 @@ import time
 import weakref
 from collections import defaultdict, deque
 from contextlib import suppress
+from ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 from typing import TYPE_CHECKING, Any
 
 from strategies.support.fates import NotSent
@@ -66,8 +67,10 @@ class Link:
                 self._socket = connection_args["ssl_context"].wrap_socket(
                     self._socket, server_hostname=connection_args.get("server_hostname") or host
                 )
-            self._poll = select.poll()
-            self._poll.register(self._socket, select.POLLIN)
+            # With a timeout of its own, each of the socket's calls would be three of the system's, and at each of
+            # them the caller's other threads may take the interpreter.
+            self._socket.setblocking(False)
+            self._poll_in, self._poll_out = _poll(self._socket, select.POLLIN), _poll(self._socket, select.POLLOUT)
             self.write({"compression": None, "python": tuple(sys.version_info)[:3], "pickle-protocol": 5}, deadline)
             self.read(deadline)
         except BaseException:
@@ -80,7 +83,7 @@ class Link:
     @property
     def readable(self) -> bool:
         """Whether something has come; when idle, that is the other side hanging up."""
-        return bool(self._poll.poll(0))
+        return bool(self._poll_in.poll(0))
 
     # -- one message of Dask's ---------------------------------------------------------------------
 
@@ -90,8 +93,7 @@ class Link:
         frames = dumps(message, on_error="raise")
         sizes = [len(frame) for frame in frames]
         prelude = struct.pack(f"<Q{len(sizes)}Q", len(sizes), *sizes)
-        self._socket.settimeout(_remaining_s(deadline))
-        self._socket.sendall(b"".join((struct.pack("<Q", len(prelude) + sum(sizes)), prelude, *frames)))
+        self._send(b"".join((struct.pack("<Q", len(prelude) + sum(sizes)), prelude, *frames)), deadline)
 
     def read(self, deadline: float) -> Any:
         from distributed.protocol import loads
@@ -112,13 +114,11 @@ class Link:
     # -- one message in a stream -------------------------------------------------------------------
 
     def send(self, payload: bytes, deadline: float) -> None:
-        self._socket.settimeout(_remaining_s(deadline))
-        self._socket.sendall(len(payload).to_bytes(PREFIX_BYTES) + payload)
+        self._send(len(payload).to_bytes(PREFIX_BYTES) + payload, deadline)
 
     def receive(self, deadline: float) -> memoryview:
         """The one message that is on its way; it usually comes in one piece."""
-        self._socket.settimeout(_remaining_s(deadline))
-        found = self._socket.recv(_CHUNK)
+        found = self._receive(_CHUNK, deadline)
         if len(found) < PREFIX_BYTES:
             found += self._exactly(PREFIX_BYTES - len(found), deadline)
         missing = PREFIX_BYTES + int.from_bytes(found[:PREFIX_BYTES]) - len(found)
@@ -129,13 +129,47 @@ class Link:
     def _exactly(self, size: int, deadline: float) -> bytes:
         chunks = []
         while size > 0:
-            self._socket.settimeout(_remaining_s(deadline))
-            chunk = self._socket.recv(min(size, _CHUNK))
+            chunk = self._receive(min(size, _CHUNK), deadline)
             if not chunk:
                 raise ConnectionResetError("the other side hung up")
             chunks.append(chunk)
             size -= len(chunk)
         return b"".join(chunks)
+
+    # -- the socket, which never blocks ------------------------------------------------------------
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:  # ends with the deadline
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except SSLWantReadError:
+                _await(self._poll_in, deadline)
+            except (BlockingIOError, SSLWantWriteError):
+                _await(self._poll_out, deadline)
+
+    def _receive(self, size: int, deadline: float) -> bytes:
+        """What has come by now, once something has; nothing if the other side hung up."""
+        while True:  # ends with the deadline
+            if not (isinstance(self._socket, SSLSocket) and self._socket.pending()):
+                _await(self._poll_in, deadline)
+            try:
+                return self._socket.recv(size)
+            except (BlockingIOError, SSLWantReadError):
+                continue
+            except SSLWantWriteError:
+                _await(self._poll_out, deadline)
+
+
+def _poll(connection: socket.socket, event: int) -> select.poll:
+    poll = select.poll()
+    poll.register(connection, event)
+    return poll
+
+
+def _await(poll: select.poll, deadline: float) -> None:
+    if not poll.poll(1000 * _remaining_s(deadline)):
+        raise TimeoutError("timed out")
 
 
 def _remaining_s(deadline: float) -> float:

@@ -489,8 +489,8 @@ def test_a_message_that_is_none_breaks_nothing(other_client: Client, bank: str) 
         assert links is not None
         for message in (b"\xff" * 4, bytes(4), b"\0\0\0\2\1\xff"):
             link = links.take(shard.address, in_time, 1, STREAM)
-            link._socket.sendall(message)
-            assert link._socket.recv(1) == b"", "it hung up"
+            link._send(message, in_time)
+            assert link._receive(1, in_time) == b"", "it hung up"
             link.close()
         assert accounts.balance("a")[:2] == (1, 1)
 
