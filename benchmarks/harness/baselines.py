@@ -373,7 +373,7 @@ def _book(client: Client, seed: int, stack: ExitStack) -> Callable[[int], float]
     stream = Stream(seed)
 
     def block(in_flight: int) -> float:
-        prepared = stream.take(_BOOK_CALLS if in_flight == 1 else 3 * in_flight // 2)
+        prepared = stream.take(_BOOK_CALLS if in_flight == 1 else 5 * in_flight // 4)
         begun: deque[Any] = deque()
         begin = _begun()
         for function, account, amount, _, op_id in prepared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,9 @@ from benchmarks.harness.intervals import ratio_paired
 Block = Callable[[], float]
 """Measures a contender for a fraction of a second; returns operations per second, or the median seconds of a call."""
 
-ROUNDS = 13
+ROUNDS_MIN, ROUNDS_MAX = 6, 15
+ROUNDS_S = 130.0
+"""No round begins that would probably end later, once there are enough."""
 
 
 class Sense(StrEnum):
@@ -51,6 +54,7 @@ class Row:
     above: float
     """The first contender's median block, in operations per second or in seconds a call."""
     below: float
+    rounds: int
     note: str
 
     @property
@@ -71,14 +75,20 @@ COLUMNS = ("row", "ratio", "95 % interval", "target", "verdict")
 
 
 def measured(
-    contenders: Mapping[str, Block], comparisons: Sequence[Comparison], seed: int, rounds: int = ROUNDS
+    contenders: Mapping[str, Block], comparisons: Sequence[Comparison], seed: int, rounds_s: float = ROUNDS_S
 ) -> list[Row]:
-    """Measure every contender once a round, in an order that is shuffled anew each time."""
+    """Measure every contender once a round, in an order that is shuffled anew each time.
+
+    There are as many rounds as fit into `rounds_s`, from `ROUNDS_MIN` to `ROUNDS_MAX`.
+    """
     blocks: dict[str, list[float]] = {name: [] for name in contenders}
     chance = random.Random(seed)
     for block in contenders.values():
         block()  # what is made and cached at first is no part of it
-    for _ in range(rounds):
+    begin = time.monotonic()
+    for done in range(ROUNDS_MAX):
+        if done >= ROUNDS_MIN and (time.monotonic() - begin) * (done + 1) / done > rounds_s:
+            break
         for name in chance.sample(sorted(contenders), len(contenders)):
             blocks[name].append(contenders[name]())
     return [_row(each, blocks[each.above], blocks[each.below], seed) for each in comparisons]
@@ -98,6 +108,7 @@ def _row(comparison: Comparison, above: Sequence[float], below: Sequence[float],
         verdict=_verdict(comparison, found.value),
         above=float(f"{_median(above):.4g}"),
         below=float(f"{_median(below):.4g}"),
+        rounds=len(above),
         note=comparison.note,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.harness import baselines
-from benchmarks.harness.scoreboard import Comparison, Row, Sense, measured
+from benchmarks.harness.scoreboard import ROUNDS_MAX, ROUNDS_MIN, ROUNDS_S, Comparison, Row, Sense, measured
 
 
 def noisy(value: float, order: list[str], name: str, drift: Callable[[int], float]) -> Callable[[], float]:
@@ -21,10 +21,12 @@ def noisy(value: float, order: list[str], name: str, drift: Callable[[int], floa
     return block
 
 
-def board(*comparisons: Comparison, drift: Callable[[int], float] = lambda _: 1.0) -> tuple[list[Row], list[str]]:
+def board(
+    *comparisons: Comparison, drift: Callable[[int], float] = lambda _: 1.0, rounds_s: float = ROUNDS_S
+) -> tuple[list[Row], list[str]]:
     order: list[str] = []
     contenders = {name: noisy(value, order, name, drift) for name, value in (("slow", 10.0), ("fast", 30.0))}
-    return measured(contenders, comparisons, seed=1, rounds=15), order
+    return measured(contenders, comparisons, seed=1, rounds_s=rounds_s), order
 
 
 @pytest.mark.parametrize(
@@ -56,8 +58,13 @@ def test_contenders_take_turns_in_changing_order() -> None:
     _, order = board(Comparison("row", "fast", "slow"))
     warmed, rounds = order[:2], [tuple(order[at : at + 2]) for at in range(2, len(order), 2)]
     assert set(warmed) == {"slow", "fast"}
-    assert len(rounds) == 15
+    assert len(rounds) == ROUNDS_MAX
     assert set(rounds) == {("slow", "fast"), ("fast", "slow")}
+
+
+def test_a_slow_machine_has_fewer_rounds() -> None:
+    ((row,), order) = board(Comparison("row", "fast", "slow"), rounds_s=0.0)
+    assert row.rounds == ROUNDS_MIN == len(order) // 2 - 1
 
 
 def test_a_row_says_what_it_wants() -> None:
