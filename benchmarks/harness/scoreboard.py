@@ -14,7 +14,7 @@ Block = Callable[[], float]
 """Measures a contender for a fraction of a second; returns operations per second, or the median seconds of a call."""
 
 ROUNDS_MIN, ROUNDS_MAX = 6, 15
-ROUNDS_S = 130.0
+ROUNDS_S = 110.0
 """No round begins that would probably end later, once there are enough."""
 
 
