@@ -146,7 +146,7 @@ def _selftest() -> list[str]:
 
 
 def _scoreboard() -> str:
-    rows = [scoreboard.Row(**row) for row in json.loads(SCOREBOARD.read_text())["scoreboard"]]
+    rows = [scoreboard.Row.of_record(row) for row in json.loads(SCOREBOARD.read_text())["scoreboard"]]
     lines = [f"| {' | '.join(cells)} |" for cells in (scoreboard.COLUMNS, ["---"] * len(scoreboard.COLUMNS))]
     return "\n".join([*lines, *(f"| `{row.row}` | {' | '.join(row.cells[1:])} |" for row in rows)])
 

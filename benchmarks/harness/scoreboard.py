@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Self
 
 from benchmarks.harness.intervals import ratio_paired
 
@@ -56,6 +57,11 @@ class Row:
     below: float
     rounds: int
     note: str
+
+    @classmethod
+    def of_record(cls, recorded: Mapping[str, Any]) -> Self:
+        """A row as it was written to JSON."""
+        return cls(**{**recorded, "sense": Sense(recorded["sense"])})
 
     @property
     def wanted(self) -> str:

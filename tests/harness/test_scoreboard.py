@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 
@@ -76,6 +78,13 @@ def test_a_row_says_what_it_wants() -> None:
     assert [row.wanted for row in rows] == ["≥ 500", "≤ 1.8", "-"]
     assert rows[0].cells[0] == "least"
     assert rows[0].cells[-1] == "short"
+
+
+def test_a_row_can_be_read_from_its_record() -> None:
+    rows, _ = board(Comparison("least", "fast", "slow", Sense.AT_LEAST, 2.0), Comparison("none", "fast", "slow"))
+    again = [Row.of_record(json.loads(json.dumps(asdict(row)))) for row in rows]
+    assert again == rows
+    assert [row.cells for row in again] == [row.cells for row in rows]
 
 
 def test_every_stream_has_its_own_op_ids_and_the_same_operations_for_a_seed() -> None:
