@@ -73,8 +73,8 @@ class Row:
     @property
     def cells(self) -> tuple[str, ...]:
         """Row, ratio, interval, target and verdict."""
-        interval = f"{self.low:.3g}–{self.high:.3g}"
-        return self.row, f"{self.ratio:.3g}", interval, self.wanted, self.verdict
+        interval = f"{_shown(self.low)}–{_shown(self.high)}"
+        return self.row, _shown(self.ratio), interval, self.wanted, self.verdict
 
 
 COLUMNS = ("row", "ratio", "95 % interval", "target", "verdict")
@@ -125,6 +125,10 @@ def _verdict(comparison: Comparison, ratio: float) -> str:
     assert comparison.target is not None
     holds = ratio >= comparison.target if comparison.sense is Sense.AT_LEAST else ratio <= comparison.target
     return "holds" if holds else "short"
+
+
+def _shown(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
 
 
 def _median(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -78,6 +78,11 @@ def test_a_row_says_what_it_wants() -> None:
     assert [row.wanted for row in rows] == ["≥ 500", "≤ 1.8", "-"]
     assert rows[0].cells[0] == "least"
     assert rows[0].cells[-1] == "short"
+
+
+def test_ratios_are_shown_as_people_write_them() -> None:
+    ((row,), _) = board(Comparison("row", "fast", "slow"))
+    assert replace(row, ratio=1234.5, low=0.98765, high=9876.5).cells[1:3] == ("1,234", "0.988–9,876")
 
 
 def test_a_row_can_be_read_from_its_record() -> None:
