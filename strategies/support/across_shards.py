@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from strategies.interface.account import Answer, Receipt
+from strategies.interface.account import MAX_BATCH, Answer, Receipt
 from strategies.interface.errors import (
     AccountError,
     Indeterminate,
@@ -86,8 +88,8 @@ class AcrossShards:
 
     bank: ActorBank
     shard_of: Callable[[str], ActorRef]
-    _finished: dict[ActorRef, list[str]] = field(default_factory=dict)
-    """Attempts that are over at both ends, which their source's shard may forget."""
+    _finished: dict[ActorRef, deque[str]] = field(default_factory=dict)
+    """Attempts that are over at both ends, which their source's shard may forget. Threads add and take at any time."""
 
     def __post_init__(self) -> None:
         self._caller = uuid.uuid4().hex
@@ -118,7 +120,7 @@ class AcrossShards:
             answer = self._ask(source_shard, SETTLE, attempt, deadline)
             if isinstance(answer, Receipt) and answer.seq:
                 if isinstance(self._ask(shard, POST, attempt, deadline), Receipt):
-                    self._finished.setdefault(source_shard, []).append(attempt)
+                    self._finish(source_shard, attempt)
             elif isinstance(answer, (Receipt, StateLost)):  # not debited, or nobody can prove it any more
                 self._ask(shard, VOID, attempt, deadline)
 
@@ -170,7 +172,7 @@ class AcrossShards:
             due = {shard: wanted for shard, steps in level.items() if (wanted := list(filter(_is_wanted, steps)))}
             if not due:
                 return
-            forgotten = {shard: self._finished.pop(shard, []) for shard in due}
+            forgotten = {shard: self._take_finished(shard) for shard in due}
             requests = [(shard, _message(batch, targets, steps, forgotten[shard])) for shard, steps in due.items()]
             found = self.bank.apply(requests, deadline, "a batch")
             level = {}
@@ -198,6 +200,17 @@ class AcrossShards:
                     answers[step.place] = error
                 else:
                     self._advance(step.code, step.crossing, error)
+
+    def _finish(self, shard: ActorRef, attempt: str) -> None:
+        self._finished.setdefault(shard, deque()).append(attempt)
+
+    def _take_finished(self, shard: ActorRef) -> list[str]:
+        finished = self._finished.get(shard, deque())
+        taken = []
+        with suppress(IndexError):  # another thread was faster
+            for _ in range(min(len(finished), MAX_BATCH)):
+                taken.append(finished.popleft())
+        return taken
 
     def _without_room(self, pend: Batch, crossing: _Crossing, deadline: float) -> None:
         """The target has no room, or the amount is none. An unknown source goes before that."""
@@ -229,7 +242,7 @@ class AcrossShards:
         elif crossing.debit is not None:
             if isinstance(answer, Receipt):
                 crossing.credit = answer
-                self._finished.setdefault(crossing.source_shard, []).append(crossing.attempt)
+                self._finish(crossing.source_shard, crossing.attempt)
             else:
                 crossing.error = Indeterminate(
                     f"{crossing.source!r} was debited, and whether {crossing.target!r} was credited is not known: "

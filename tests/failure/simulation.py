@@ -44,7 +44,7 @@ from strategies.interface import (
     StateLost,
     Unavailable,
 )
-from strategies.support.ledger import Ledger, LedgerState
+from tests.failure.model import Model
 
 FIRST_EPOCH = 100
 DEADLINE = 400
@@ -53,15 +53,13 @@ ATTEMPTS_MAX = 6
 EVENTS_MAX = 200_000
 
 
-class Owner(Ledger, Accounts):
+class Owner(Model, Accounts):
     """The correct accounts, in memory, which survive a restart. Mutants are derived from it."""
 
     capabilities = Capabilities()
 
     def __init__(self, seed: int = 0) -> None:
-        state = LedgerState()
-        state.epoch = FIRST_EPOCH
-        super().__init__(state)
+        super().__init__(FIRST_EPOCH)
         self.chance = random.Random(seed)
         self.fired = 0
         """How often a mutant did what it must not."""

@@ -316,6 +316,24 @@ def test_what_is_over_is_forgotten(world: World) -> None:
 # -- batches ---------------------------------------------------------------------------------------
 
 
+def test_a_transfer_may_end_while_another_of_the_same_handle_is_on_its_way() -> None:
+    """What it leaves to be forgotten comes after the other's message was made, and before its answer."""
+    world = World(interrupted=0.5)
+    world.open(["a0", "a1"])
+    handle = world.caller()
+    done: list[Any] = []
+
+    def another() -> None:
+        done.extend(called(world, handle, transfer("a0", "a1", 1)))
+
+    for _ in range(40):
+        world.meanwhile = [another]
+        done += called(world, handle, transfer("a0", "a1", 1), transfer("a1", "a0", 1))
+    assert len(done) > 2 * 40
+    assert not any(isinstance(answer, AccountError) for answer in done)
+    assert world.total() == 2 * OPENING
+
+
 def test_a_batch_with_transfers_between_shards_keeps_the_order_of_every_account() -> None:
     for seed in range(40):
         chance = random.Random(seed)
