@@ -303,7 +303,7 @@ def test_a_database_with_overwritten_pages_keeps_what_it_promises(
     tmp_path: Path, synchronous: str, loses: bool
 ) -> None:
     """SQLite: FULL syncs its log at each commit, NORMAL at checkpoints only; both stay whole."""
-    # NORMAL rests between two checkpoints, which fall at 98 and 118 changes: killed just after one, it would have lost nothing
+    # NORMAL rests between two checkpoints, at 98 and 118 changes: killed just after one, it would have lost nothing
     changes = 113 if loses else 100_000
     with watched(tmp_path, SQLITE.format(synchronous=synchronous, changes=changes)) as (watch, process):
         acknowledged = -1
