@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from copy import copy
 
 import psutil
 import pytest
@@ -121,7 +122,10 @@ def test_a_worker_that_outgrows_its_limit_is_ended_by_its_nanny(breakable: Envir
 def test_a_nanny_that_watches_no_memory_is_no_fault(breakable: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     with struck(breakable, Fault.WORKER_OOM, "driver_dict") as trial:
         for worker in breakable.worker_pids():
-            monkeypatch.setattr(breakable.nanny(worker).memory_manager, "memory_terminate_fraction", False)
+            nanny = breakable.nanny(worker)
+            blind = copy(nanny.memory_manager)  # the one that watches already would take False for 0 %
+            blind.memory_terminate_fraction = False
+            monkeypatch.setattr(nanny, "memory_manager", blind)
         with pytest.raises(NotInjected, match="terminate"):
             trial.blow()
 
