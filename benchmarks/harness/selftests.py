@@ -83,7 +83,7 @@ SHORT = Extent(
     same_comparisons=10,
     same_pairs=20,
     slow_comparisons=2,
-    slow_pairs=300,
+    slow_pairs=600,
     slowdown=0.2,
     stall_seconds=5.0,
     searches=2,
@@ -92,7 +92,7 @@ SHORT = Extent(
     overhead_blocks=15,
     memory_operations=200_000,
 )
-"""So few pairs see a slowdown of a fifth, not of a twentieth."""
+"""So few pairs see a slowdown of a fifth, not of a twentieth; 300 missed one, beside three other test processes."""
 
 
 def selftest(environment: Environment, seed: int, extent: Extent = FULL) -> Iterator[Row]:
