@@ -610,8 +610,6 @@ _STATE = struct.Struct("<dd")
 _KNOWN_ACCOUNTS = 65_536
 """Names that a handle need not check again: that takes longer than all else that it does with an operation."""
 
-_ALL_FAULTS = frozenset({Fault.WORKER_KILL, Fault.SERVER_KILL})
-
 _new_tuple: Any = tuple.__new__  # a third of the time of `Receipt(...)`
 
 
