@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -63,6 +64,7 @@ class Environment:
         self._cluster: LocalCluster | None = None
         self._servers: dict[Durability, RedisServer] = {}
         self._drivers: list[DriverProcess] = []
+        self._directory: Path | None = None
         self._cluster_stack = ExitStack()
         self._users_durability: Durability | None = None
 
@@ -108,6 +110,7 @@ class Environment:
         return Context(
             client=self.client if Resource.DASK in claims.needs or claims.callers else None,
             redis_url=self._url(claims.durability) if Resource.REDIS in claims.needs else None,
+            directory=self.directory if Resource.DIRECTORY in claims.needs else None,
             timeout_s=timeout_s,
             bank=bank,
             variant=variant,
@@ -121,6 +124,13 @@ class Environment:
             self._raise_cluster()
         assert self._client is not None
         return self._client
+
+    @property
+    def directory(self) -> Path:
+        """Where embedded stores keep their files; made when first asked for."""
+        if self._directory is None:
+            self._directory = self._stack.enter_context(scratch.directory("files"))
+        return self._directory
 
     def drivers(self, count: int) -> list[DriverProcess]:
         """So many driver processes, each connected to the cluster; started when first asked for or when one is gone."""

@@ -139,6 +139,8 @@ class Resource(StrEnum):
     """A Dask client in the context."""
     REDIS = "redis"
     """A Redis or Valkey server (6.2 or newer) whose URL is in the context."""
+    DIRECTORY = "directory"
+    """A directory in the context that all callers see, on a file system of their own host."""
 
 
 @dataclass(frozen=True, kw_only=True)

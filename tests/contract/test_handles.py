@@ -30,7 +30,7 @@ from tests.contract.callers import InTasks, call, kinds, outcomes
 from tests.contract.conftest import Opener, skip_if_missing
 from tests.contract.rows import PLACES, ROWS, Place, Row
 
-FIELD_OF = {Resource.DASK: "client", Resource.REDIS: "redis_url"}
+FIELD_OF = {Resource.DASK: "client", Resource.REDIS: "redis_url", Resource.DIRECTORY: "directory"}
 """Which field of a context holds which resource."""
 
 EVERY_CALL = (
