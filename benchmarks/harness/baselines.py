@@ -38,7 +38,6 @@ from strategies.interface import (
     AccountError,
     Accounts,
     Batched,
-    Durability,
     Function,
     Operation,
     OpId,
@@ -412,7 +411,7 @@ def _raw_scripts(environment: Environment, seed: int, stack: ExitStack) -> tuple
     """The strategy's script by `redis.Redis.evalsha`: single deposits, and batches."""
     import redis
 
-    server = stack.enter_context(redis.Redis.from_url(environment.redis_server(Durability.VOLATILE).url))
+    server = stack.enter_context(redis.Redis.from_url(environment.server(load(_REDIS).capabilities).url))
     names = _names()
     bank = f"{{raw-{uuid.uuid4().hex}}}"
     server.hset(f"{bank}:bank", mapping={"": 1} | {name: struct.pack("<dd", 1, OPENING) for name in names})

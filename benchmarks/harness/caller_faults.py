@@ -29,7 +29,7 @@ class CallingTaskKill(FaultAction):
         return None if caller is Caller.TASK else _NO_TASK
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         return None if environment.owns_cluster else _USERS_CLUSTER
 
     @contextmanager
@@ -66,7 +66,7 @@ class TaskRetry(FaultAction):
         return None if caller is Caller.TASK else _NO_TASK
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         return None
 
     def inject(self, accounts: Accounts) -> str:
@@ -92,7 +92,7 @@ class DriverKill(FaultAction):
         return None if caller is Caller.DRIVER else "the driver does not call; its tasks end with it"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         return None
 
     @contextmanager

@@ -100,7 +100,7 @@ def decide(cell: Cell, environment: Environment) -> Decision:
         return Decision(Status.NOT_APPLICABLE, f"{cell.row} claims no {unclaimed}")
     missing = environment.missing(claims)
     if missing is None and cell.fault is not None:
-        missing = faults.load(cell.fault).missing(environment)
+        missing = faults.load(cell.fault).missing(environment, claims)
         if missing is None and cell.caller is Caller.TASK and not environment.owns_cluster:
             missing = "calling tasks must write their journals on this machine; leave --scheduler out"
     if missing:

@@ -60,6 +60,7 @@ app = typer.Typer(
 
 
 @app.command()
+@options.with_urls
 def run(
     quick: Annotated[bool, typer.Option(help="Short trials: the usual cells within three minutes.")] = False,
     strategy: options.Strategies = None,
@@ -80,7 +81,7 @@ def run(
     repeats: Annotated[int | None, typer.Option(help="Trials per cell.")] = None,
     seed: options.Seed = 1,
     scheduler: options.Scheduler = None,
-    redis_url: options.RedisUrl = None,
+    urls: options.Urls = options.NO_URLS,
     out: options.Out = RUNS,
     resume: Annotated[Path | None, typer.Option(help="Measure what an interrupted run still lacks.")] = None,
     as_json: options.AsJson = False,
@@ -111,11 +112,12 @@ def run(
                 arrivals=arrivals,
                 rate_per_s=rate,
             )
-        raised = Environment(scheduler=scheduler, redis_url=redis_url)
-        measure_run("run", plan, raised, recorded, out, plan.command("run", scheduler, redis_url), as_json)
+        raised = Environment(scheduler=scheduler, urls=urls)
+        measure_run("run", plan, raised, recorded, out, plan.command("run", scheduler, urls), as_json)
 
 
 @app.command()
+@options.with_urls
 def failures(
     short: Annotated[bool, typer.Option(help="Six faults, once each, within five minutes.")] = False,
     strategy: options.Strategies = None,
@@ -125,7 +127,7 @@ def failures(
     repeats: Annotated[int | None, typer.Option(help="Trials per cell.")] = None,
     seed: options.Seed = 1,
     scheduler: options.Scheduler = None,
-    redis_url: options.RedisUrl = None,
+    urls: options.Urls = options.NO_URLS,
     out: options.Out = RUNS,
     resume: Annotated[Path | None, typer.Option(help="Measure what an interrupted run still lacks.")] = None,
     as_json: options.AsJson = False,
@@ -149,8 +151,8 @@ def failures(
                 retries=tuple(retry or (SHORT_RETRIES if short else Retry)),
                 fault_callers=(caller,) if caller else () if short else tuple(Caller),
             )
-        raised = Environment(scheduler=scheduler, redis_url=redis_url)
-        measure_run("failures", plan, raised, recorded, out, plan.command("failures", scheduler, redis_url), as_json)
+        raised = Environment(scheduler=scheduler, urls=urls)
+        measure_run("failures", plan, raised, recorded, out, plan.command("failures", scheduler, urls), as_json)
 
 
 @app.command()
@@ -196,6 +198,7 @@ def check(
 
 
 @app.command()
+@options.with_urls
 def search(
     strategy: options.Strategies = None,
     workload: options.Workloads = None,
@@ -211,7 +214,7 @@ def search(
     seconds: options.Seconds = None,
     seed: options.Seed = 1,
     scheduler: options.Scheduler = None,
-    redis_url: options.RedisUrl = None,
+    urls: options.Urls = options.NO_URLS,
     out: options.Out = RUNS,
     as_json: options.AsJson = False,
 ) -> None:
@@ -225,19 +228,18 @@ def search(
         command = plan.command(
             "search",
             scheduler,
-            redis_url,
+            urls,
             extra=[f"--target-p99-ms {target_p99_ms:g}", f"--probes {probes}", f"--arrivals {arrivals}"],
         )
 
         def each(cell: Cell, one: sweeps.Measure) -> dict[str, Any]:
             return asdict(sweeps.search(cell, one, target_p99_ms, probes, arrivals))
 
-        _series(
-            "search", plan, command, out, each, probes, Environment(scheduler=scheduler, redis_url=redis_url), as_json
-        )
+        _series("search", plan, command, out, each, probes, Environment(scheduler=scheduler, urls=urls), as_json)
 
 
 @app.command()
+@options.with_urls
 def sweep(
     over: Annotated[str, typer.Option(help="rate, clients or shards.")] = "rate",
     values: Annotated[str | None, typer.Option(help="Numbers to go through, with commas between them.")] = None,
@@ -254,7 +256,7 @@ def sweep(
     repeats: Annotated[int, typer.Option(help="Trials per cell.")] = 3,
     seed: options.Seed = 1,
     scheduler: options.Scheduler = None,
-    redis_url: options.RedisUrl = None,
+    urls: options.Urls = options.NO_URLS,
     out: options.Out = RUNS,
     as_json: options.AsJson = False,
 ) -> None:
@@ -265,7 +267,7 @@ def sweep(
             strategy, workload, accounts, zipf, caller, clients, drivers, shards, seconds, seed, repeats
         )
         extra = [f"--over {over}", f"--arrivals {arrivals}"] + ([] if values is None else [f"--values {values}"])
-        command = plan.command("sweep", scheduler, redis_url, extra=extra)
+        command = plan.command("sweep", scheduler, urls, extra=extra)
 
         def each(cell: Cell, one: sweeps.Measure) -> None:
             if over == "rate":
@@ -281,17 +283,18 @@ def sweep(
             out,
             each,
             trials_each,
-            Environment(scheduler=scheduler, redis_url=redis_url),
+            Environment(scheduler=scheduler, urls=urls),
             as_json,
             scaling_over=None if over == "rate" else over,
         )
 
 
 @app.command(name="list")
-def list_strategies(redis_url: options.RedisUrl = None, as_json: options.AsJson = False) -> None:
+@options.with_urls
+def list_strategies(urls: options.Urls = options.NO_URLS, as_json: options.AsJson = False) -> None:
     """Show strategies, variants and claims, and what is missing on this machine to run each."""
     found = []
-    with plain_errors(), Environment(redis_url=redis_url) as environment:
+    with plain_errors(), Environment(urls=urls) as environment:
         for strategy in names():
             for _, variant in rows_of(strategy):
                 claims = load(strategy).claims(variant)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -18,9 +18,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import psutil
 
-from benchmarks.harness import scratch
+from benchmarks.harness import scratch, servers
 from benchmarks.harness.driver_processes import DriverProcess, connect
-from benchmarks.harness.redis_server import RedisServer, ServerMissing, find_program
+from benchmarks.harness.servers import ResourceError, Server
 from strategies.interface import Capabilities, Context, Durability, Resource
 
 if TYPE_CHECKING:
@@ -42,31 +42,29 @@ _SCALE_S = 30.0
 _POLL_S = 0.02
 
 
-class ResourceError(RuntimeError):
-    """A resource that the user named cannot be used; the message says what to do."""
-
-
 class Environment:
-    """What cells run in: one Dask cluster, and one Redis server per durability class.
+    """What cells run in: one Dask cluster, and of each kind of server one per durability class.
 
-    Each is the user's own (`scheduler`, `redis_url`) or raised by the harness when first needed;
+    Each is the user's own (`scheduler`, `urls`) or raised by the harness when first needed;
     only what the harness raised is ever killed. Use as a context manager, from the main thread:
     the servers end with the thread that started them. SIGTERM and SIGHUP then end the harness as
     Ctrl-C does, so that it clears away what it raised.
     """
 
-    def __init__(self, *, scheduler: str | None = None, redis_url: str | None = None, workers: int = WORKERS) -> None:
+    def __init__(
+        self, *, scheduler: str | None = None, urls: Mapping[Resource, str] | None = None, workers: int = WORKERS
+    ) -> None:
         self._scheduler = scheduler
-        self._redis_url = redis_url
+        self._urls = dict(urls or {})
         self._workers = workers
         self._stack = ExitStack()
         self._client: Client | None = None
         self._cluster: LocalCluster | None = None
-        self._servers: dict[Durability, RedisServer] = {}
+        self._servers: dict[tuple[Resource, Durability], Server] = {}
         self._drivers: list[DriverProcess] = []
         self._directory: Path | None = None
         self._cluster_stack = ExitStack()
-        self._users_durability: Durability | None = None
+        self._users_durability: dict[Resource, Durability | None] = {}
 
     def __enter__(self) -> Self:
         scratch.sweep()
@@ -74,8 +72,8 @@ class Environment:
         try:
             if self._scheduler is not None:
                 self._connect_to_users_cluster(self._scheduler)
-            if self._redis_url is not None:
-                self._users_durability = _durability_of(self._redis_url)
+            for resource, url in self._urls.items():
+                self._users_durability[resource] = servers.kinds()[resource].durability_of(url)
         except BaseException:
             self._stack.close()
             raise
@@ -90,31 +88,36 @@ class Environment:
 
     def missing(self, claims: Capabilities) -> str | None:
         """Why a strategy with these claims cannot be opened here, with the command that helps; None if it can."""
-        if Resource.REDIS in claims.needs:
-            if self._redis_url is None:
-                try:
-                    find_program()
-                except ServerMissing as error:
-                    return str(error)
-            elif self._users_durability not in (None, claims.durability):
-                return (
-                    f"the given Redis server keeps the promise {self._users_durability}, not {claims.durability}; "
-                    f"change its appendonly and appendfsync by CONFIG SET, or leave --redis-url out"
-                )
+        kind = servers.kind_for(claims)
+        if kind is None:
+            return None
+        if kind.resource not in self._urls:
+            return kind.missing()
+        promise = self._users_durability[kind.resource]
+        if promise not in (None, claims.durability):
+            return (
+                f"the given {kind.product} server keeps the promise {promise}, not {claims.durability}; "
+                f"change its settings, or leave {kind.option} out"
+            )
         return None
 
     def context(
         self, claims: Capabilities, variant: str, bank: str, timeout_s: float, shards: int | None = None
     ) -> Context:
         """Everything that a strategy with these claims needs to be opened."""
-        return Context(
+        kind = servers.kind_for(claims)
+        context = Context(
             client=self.client if Resource.DASK in claims.needs or claims.callers else None,
-            redis_url=self._url(claims.durability) if Resource.REDIS in claims.needs else None,
             directory=self.directory if Resource.DIRECTORY in claims.needs else None,
             timeout_s=timeout_s,
             bank=bank,
             variant=variant,
             shards=shards,
+        )
+        return (
+            context
+            if kind is None
+            else kind.found_at(self._urls.get(kind.resource) or self.server(claims).url, context)
         )
 
     @property
@@ -149,16 +152,26 @@ class Environment:
         """Whether the harness may kill workers."""
         return self._scheduler is None
 
-    @property
-    def owns_redis(self) -> bool:
-        """Whether the harness may kill Redis servers."""
-        return self._redis_url is None
+    def users_server(self, claims: Capabilities) -> str | None:
+        """Why the server of a strategy with these claims is not to be broken; None if it may be."""
+        kind = servers.kind_for(claims)
+        if kind is None or kind.resource not in self._urls:
+            return None
+        return f"the server is not the harness's to break; leave {kind.option} out"
 
-    def redis_server(self, durability: Durability) -> RedisServer:
-        """The harness's own server of this class, started when first asked for."""
-        if durability not in self._servers:
-            self._servers[durability] = self._stack.enter_context(RedisServer(durability))
-        return self._servers[durability]
+    def server(self, claims: Capabilities) -> Server:
+        """The harness's own server for a strategy with these claims, started when first asked for.
+
+        Raises:
+            LookupError: it needs none.
+        """
+        kind = servers.kind_for(claims)
+        if kind is None:
+            raise LookupError("no server holds its state")
+        key = kind.resource, claims.durability
+        if key not in self._servers:
+            self._servers[key] = self._stack.enter_context(kind(claims.durability))
+        return self._servers[key]
 
     @property
     def cluster(self) -> LocalCluster:
@@ -221,9 +234,9 @@ class Environment:
 
     def pids(self) -> list[int]:
         """Process ids of the driver and of everything the harness raised."""
-        servers = [server.pid for server in self._servers.values()]
+        of_servers = [pid for server in self._servers.values() for pid in server.pids]
         workers = list(self.worker_pids().values()) if self._cluster is not None else []
-        return [os.getpid(), *workers, *servers, *(driver.pid for driver in self._drivers)]
+        return [os.getpid(), *workers, *of_servers, *(driver.pid for driver in self._drivers)]
 
     def await_workers(self) -> None:
         """Wait until as many workers run as were raised, and their nannies and the scheduler know it.
@@ -314,9 +327,6 @@ class Environment:
 
     # -- raising ---------------------------------------------------------------------------------
 
-    def _url(self, durability: Durability) -> str:
-        return self._redis_url or self.redis_server(durability).url
-
     def _raise_cluster(self) -> None:
         from distributed import Client, LocalCluster
 
@@ -338,10 +348,10 @@ class Environment:
 
     def redacted(self, text: str) -> str:
         """The text without the secrets that the harness was given."""
-        parts = urlsplit(self._redis_url or "")
-        for secret in (parts.password, *parse_qs(parts.query).get("password", ())):
-            for form in filter(None, (secret, unquote(secret or ""), quote(unquote(secret or ""), safe=""))):
-                text = text.replace(form, "***")
+        for parts in map(urlsplit, self._urls.values()):
+            for secret in (parts.password, *parse_qs(parts.query).get("password", ())):
+                for form in filter(None, (secret, unquote(secret or ""), quote(unquote(secret or ""), safe=""))):
+                    text = text.replace(form, "***")
         return text
 
     def _connect_to_users_cluster(self, address: str) -> None:
@@ -449,50 +459,3 @@ def _strategies_importable() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("strategies") is not None
-
-
-def _durability_of(url: str) -> Durability | None:
-    """The durability class that the user's server is set for; None where it does not say.
-
-    Raises:
-        ResourceError: it cannot be reached, or refuses.
-    """
-    import redis
-
-    try:
-        with redis.Redis.from_url(
-            url, socket_timeout=_CONNECT_S, socket_connect_timeout=_CONNECT_S, retry=None
-        ) as server:
-            server.ping()
-            try:
-                settings = server.config_get("append*")
-            except redis.ResponseError:
-                return None
-    except (TypeError, ValueError):  # what was wrong may quote the password
-        raise ResourceError(
-            "--redis-url cannot be read; write redis://:PASSWORD@HOST:PORT/DATABASE, rediss://... or unix://PATH, "
-            "with special characters of the password percent-encoded"
-        ) from None
-    except redis.RedisError as error:
-        raise ResourceError(
-            f"the Redis server at {without_secret(url)} cannot be used: {error}; check --redis-url"
-        ) from None
-    set_as = (_text(settings["appendonly"]), _text(settings["appendfsync"]))
-    if set_as[0] == "no":
-        return Durability.VOLATILE
-    return {"everysec": Durability.PROCESS_CRASH, "always": Durability.POWER_LOSS}.get(set_as[1])
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def without_secret(url: str) -> str:
-    """The URL with its user, password and options left out."""
-    parts = urlsplit(url)
-    where = parts.hostname or ""
-    try:
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        port = ""
-    return f"{parts.scheme}://{where}{port}{parts.path}"

@@ -64,7 +64,7 @@ class FaultAction(ABC):
 
     @classmethod
     @abstractmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         """Why it cannot be applied here, with the command that helps; None if it can.
 
         Only what the harness started is ever broken.

@@ -12,9 +12,9 @@ from benchmarks.harness import namespaces, proxied_cluster
 from benchmarks.harness.environment import THREADS_PER_WORKER, WORKERS_OF_A_TRIAL, Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.namespaces import Namespace
-from benchmarks.harness.process_faults import USERS_CLUSTER, USERS_SERVER
+from benchmarks.harness.process_faults import USERS_CLUSTER
 from benchmarks.harness.proxy import Address, Counts, Proxy
-from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.servers import kind_for
 from strategies.interface import Accounts, Caller, Capabilities, Context, Fault, Resource
 
 _IN_PROCESS = "it is called within the driver's process: there is no message to break"
@@ -22,7 +22,7 @@ _OWN_DOOR = "tasks call it at a port that it opens and advertises itself: nothin
 
 
 class _ByProxy(FaultAction):
-    """The owner, a Redis server or a Dask worker, is reached through a proxy: by drivers, tasks and the scheduler.
+    """The owner, a server or a Dask worker, is reached through a proxy: by drivers, tasks and the scheduler.
 
     A Dask worker advertises the proxy's address as its own, so a trial with actors has a cluster of its own.
     """
@@ -34,15 +34,15 @@ class _ByProxy(FaultAction):
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        if claims.needs & {Resource.REDIS, Resource.DASK}:
+        if kind_for(claims) or Resource.DASK in claims.needs:
             return None
         return _IN_PROCESS if caller is Caller.DRIVER else _OWN_DOOR
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         if not environment.owns_cluster:
             return USERS_CLUSTER
-        return None if environment.owns_redis else USERS_SERVER
+        return environment.users_server(claims)
 
     @property
     def lasts_s(self) -> float:
@@ -54,13 +54,15 @@ class _ByProxy(FaultAction):
             workers: list[Address] = []
             if Resource.DASK in self.claims.needs:
                 workers = proxied_cluster.free_addresses(WORKERS_OF_A_TRIAL)
-            server = urlsplit(context.redis_url or "")
-            servers = [(str(server.hostname), int(server.port or 6379))] if context.redis_url else []
+            kind = kind_for(self.claims)
+            server = urlsplit(getattr(context, kind.url_field) if kind else "")
+            servers = [(str(server.hostname), int(server.port or 0))] if kind else []
             self.proxy = stack.enter_context(Proxy([*workers, *servers]))
-            if servers:
+            if kind:
                 user, at, _ = server.netloc.rpartition("@")
                 host, port = self.proxy.addresses[-1]
-                context = replace(context, redis_url=server._replace(netloc=f"{user}{at}{host}:{port}").geturl())
+                moved = server._replace(netloc=f"{user}{at}{host}:{port}").geturl()
+                context = kind.found_at(moved, context)
             if workers:
                 made = proxied_cluster.cluster(workers, self.proxy, THREADS_PER_WORKER)
                 context = replace(context, client=stack.enter_context(made))
@@ -149,17 +151,17 @@ class Partition(_ByProxy):
 
 
 class _ByKernel(FaultAction):
-    """The trial's Redis server is in a network namespace of its own, joined by one link."""
+    """The trial's server is in a network namespace of its own, joined by one link."""
 
     namespace: Namespace
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        return None if Resource.REDIS in claims.needs else "no server holds its state that a namespace could hold"
+        return None if kind_for(claims) else "no server holds its state that a namespace could hold"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
-        return namespaces.missing() if environment.owns_redis else USERS_SERVER
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
+        return environment.users_server(claims) or namespaces.missing()
 
     @property
     def lasts_s(self) -> float:
@@ -167,11 +169,13 @@ class _ByKernel(FaultAction):
 
     @contextmanager
     def prepared(self, context: Context) -> Iterator[Context]:
+        kind = kind_for(self.claims)
+        assert kind is not None
         with (
             Namespace() as self.namespace,
-            RedisServer(self.claims.durability, host=self.namespace.host, namespace=self.namespace.path) as server,
+            kind(self.claims.durability, host=self.namespace.host, namespace=self.namespace.path) as server,
         ):
-            yield replace(context, redis_url=server.url)
+            yield kind.found_at(server.url, context)
 
 
 class LinkDown(_ByKernel):
@@ -203,8 +207,8 @@ class NetemDelay(_ByKernel):
     cannot_show = "little bandwidth; losses in bursts"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
-        return namespaces.netem_missing() if environment.owns_redis else USERS_SERVER
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
+        return environment.users_server(claims) or namespaces.netem_missing()
 
     def inject(self, accounts: Accounts) -> str:
         delay_ms = 100 * self.deadline_s

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.harness.environment import ResourceError
+from benchmarks.harness import servers
 from benchmarks.harness.generator import Retry
 from benchmarks.harness.history_files import HistoryFileError
 from benchmarks.harness.load import Arrivals
 from benchmarks.harness.plan import UsageError
 from benchmarks.harness.records import RunError
+from benchmarks.harness.servers import ResourceError, Server
 from benchmarks.harness.workloads import UnknownWorkload
-from strategies.interface import Caller, UnknownStrategy
+from strategies.interface import Caller, Resource, UnknownStrategy
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -47,13 +50,42 @@ ArrivalsOf = Annotated[Arrivals, typer.Option("--arrivals", help="Closed loop, o
 Seconds = Annotated[float | None, typer.Option(help="Measured time of a speed trial.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of operations and of the order of trials.")]
 Scheduler = Annotated[str | None, typer.Option(help="A Dask cluster of your own, instead of a local one.")]
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(envvar="DASK_STATE_BENCH_REDIS_URL", help="A server of your own, instead of embedded ones."),
-]
 Out = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+Urls = Mapping[Resource, str]
+"""Of servers of the user's own: see `with_urls`."""
+NO_URLS: Urls = {}
+
+
+def with_urls(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the command an option for the URL of each kind of server, in place of its parameter of them all."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    shown: list[inspect.Parameter] = []
+    of_servers = [_url_option(kind) for kind in servers.kinds().values()]
+    for parameter in own:
+        shown += of_servers if parameter.annotation is Urls else [parameter]
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        urls = {resource: given.pop(kind.url_field) for resource, kind in servers.kinds().items()}
+        command(**given, urls={resource: url for resource, url in urls.items() if url is not None})
+
+    wrapped.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return wrapped
+
+
+def _url_option(kind: type[Server]) -> inspect.Parameter:
+    variable = f"DASK_STATE_BENCH_{kind.url_field.upper()}"
+    described = typer.Option(kind.option, envvar=variable, help=f"A {kind.product} of your own, instead of ours.")
+    return inspect.Parameter(
+        kind.url_field,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=Annotated[str | None, described],
+    )
 
 
 @contextmanager

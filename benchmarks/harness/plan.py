@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import random
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from benchmarks.harness import cells, workloads
+from benchmarks.harness import cells, servers, workloads
 from benchmarks.harness.cells import Cell
-from benchmarks.harness.environment import without_secret
 from benchmarks.harness.generator import Retry
 from benchmarks.harness.load import Arrivals
 from benchmarks.harness.measure import QUICK, Settings, unmeasured
-from strategies.interface import MAX_SHARDS, Caller, Fault, load, names
+from strategies.interface import MAX_SHARDS, Caller, Fault, Resource, load, names
 
 QUICK_REPEATS, REPEATS = 3, 6
 """Trials per cell. Six are the least that two runs can be compared by."""
@@ -182,7 +181,9 @@ class Plan:
         except TypeError as error:
             raise UsageError(f"the run's plan is not one that this program can continue: {error}") from error
 
-    def command(self, name: str, scheduler: str | None, redis_url: str | None, *, extra: Sequence[str] = ()) -> str:
+    def command(
+        self, name: str, scheduler: str | None, urls: Mapping[Resource, str], *, extra: Sequence[str] = ()
+    ) -> str:
         """The command that measures the same again, without secrets."""
         words = [f"python -m benchmarks {name}"]
         words += ["--quick"] if self.quick and name != "failures" else []
@@ -207,7 +208,7 @@ class Plan:
         words += [] if self.rate_per_s is None else [f"--arrivals {self.arrivals} --rate {self.rate_per_s:.12g}"]
         words += extra
         words += [] if scheduler is None else [f"--scheduler {scheduler}"]
-        words += [] if redis_url is None else [f"--redis-url {without_secret(redis_url)}"]
+        words += [f"{servers.kinds()[resource].option} {servers.without_secret(url)}" for resource, url in urls.items()]
         return " ".join(words)
 
     def _failure_options(self) -> list[str]:

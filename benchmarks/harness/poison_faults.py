@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from benchmarks.harness.environment import Environment, in_time
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.load import shipped_by_value
-from benchmarks.harness.process_faults import USERS_SERVER, ClusterFault, await_state
+from benchmarks.harness.process_faults import ClusterFault, await_state
+from benchmarks.harness.servers import kind_for
 from strategies.interface import (
     AccountError,
     AccountExists,
@@ -64,7 +65,7 @@ types that refuse to be pickled"
         return "its arguments never leave the caller's process"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         return None
 
     def inject(self, accounts: Accounts) -> str:
@@ -138,7 +139,7 @@ class _MethodFault(ClusterFault):
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
         if Resource.DASK in claims.needs:
             return None
-        if Resource.REDIS in claims.needs:
+        if kind_for(claims):
             return "its owner is a server, which runs no Python"
         return "its owner's methods run in the driver, which the harness lives in"
 
@@ -218,8 +219,8 @@ class MethodHang(_MethodFault):
         return None if Resource.REDIS in claims.needs else super().out_of_reach(claims, caller)
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
-        return super().missing(environment) or (None if environment.owns_redis else USERS_SERVER)
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
+        return super().missing(environment, claims) or environment.users_server(claims)
 
     @contextmanager
     def prepared(self, context: Context) -> Iterator[Context]:
@@ -229,7 +230,7 @@ class MethodHang(_MethodFault):
     def inject(self, accounts: Accounts) -> str:
         if Resource.REDIS not in self.claims.needs:
             return super().inject(accounts)
-        url = self.environment.redis_server(self.claims.durability).url
+        url = self.environment.server(self.claims).url
         self._script = self._stack.enter_context(_HangingScript(url, 1.25 * self.deadline_s, 2 * self.lasts_s))
         return "the server"
 

@@ -13,12 +13,11 @@ import psutil
 
 from benchmarks.harness.environment import THREADS_PER_WORKER, WORKERS_OF_A_TRIAL, Environment, in_time, state
 from benchmarks.harness.faults import FaultAction, NotInjected
-from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.servers import Server, kind_for
 from benchmarks.harness.subprocess_cluster import SubprocessCluster
-from strategies.interface import Accounts, Caller, Capabilities, Context, Fault, Resource
+from strategies.interface import Accounts, Caller, Capabilities, Context, Fault
 
 USERS_CLUSTER = "the cluster is not the harness's to break; leave --scheduler out"
-USERS_SERVER = "the server is not the harness's to break; leave --redis-url out"
 _HOARD_BYTES = 64 * 2**20
 _EFFECT_S = 10.0
 """For a signal to have its effect; for a nanny to end a worker that has outgrown its limit: it looks every 0.1 s."""
@@ -34,7 +33,7 @@ class ClusterFault(FaultAction):
         return None if claims.callers else "nothing of it runs near a Dask cluster"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         return None if environment.owns_cluster else USERS_CLUSTER
 
     @contextmanager
@@ -190,26 +189,26 @@ class ServerFault(FaultAction):
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        return None if Resource.REDIS in claims.needs else "no server holds its state"
+        return None if kind_for(claims) else "no server holds its state"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
-        return None if environment.owns_redis else USERS_SERVER
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
+        return environment.users_server(claims)
 
-    def running_server(self) -> RedisServer:
+    def running_server(self) -> Server:
         """The one that holds the state.
 
         Raises:
             NotInjected: it does not run.
         """
-        server = self.environment.redis_server(self.claims.durability)
+        server = self.environment.server(self.claims)
         if not server.runs:
             raise NotInjected("the server was gone already")
         return server
 
 
 class ServerKill(ServerFault):
-    """SIGKILL of the Redis server, then a restart on the same data directory and port."""
+    """SIGKILL of the server, then a restart on the same data directory and port."""
 
     fault = Fault.SERVER_KILL
     target = "the external store's process"
@@ -226,7 +225,7 @@ class ServerKill(ServerFault):
         return "the server"
 
     def heal(self) -> None:
-        server = self.environment.redis_server(self.claims.durability)
+        server = self.environment.server(self.claims)
         if not server.runs:
             server.start()
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from benchmarks.harness import sync_watch
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
-from benchmarks.harness.process_faults import USERS_SERVER
-from benchmarks.harness.redis_server import RedisServer
-from strategies.interface import Accounts, Caller, Capabilities, Context, Durability, Fault, Resource
+from benchmarks.harness.servers import Server, kind_for
+from strategies.interface import Accounts, Caller, Capabilities, Context, Durability, Fault
 
 _ROOM_BYTES = 2048
 """The most that still fits on a full disk: some operations, the last of them in part."""
@@ -34,17 +32,17 @@ class PowerLoss(FaultAction):
         "disks that lie about a flush, sectors written in part, and unsynced bytes that were written by chance, "
         "out of order; syncs cost about 0.3 ms more than without the harness in between"
     )
-    server: RedisServer
+    server: Server
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        if Resource.REDIS in claims.needs:
+        if kind_for(claims):
             return None
         return "its state is in memory only: a power cut takes all of it, and there is nothing to measure"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
-        return sync_watch.missing() if environment.owns_redis else USERS_SERVER
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
+        return environment.users_server(claims) or sync_watch.missing()
 
     @property
     def lasts_s(self) -> float:
@@ -52,8 +50,10 @@ class PowerLoss(FaultAction):
 
     @contextmanager
     def prepared(self, context: Context) -> Iterator[Context]:
-        with RedisServer(self.claims.durability, watched=True) as self.server:
-            yield replace(context, redis_url=self.server.url)
+        kind = kind_for(self.claims)
+        assert kind is not None
+        with kind(self.claims.durability, watched=True) as self.server:
+            yield kind.found_at(self.server.url, context)
 
     def armed(self) -> None:
         # A bank that loses its opening shows only that it is young.
@@ -80,26 +80,26 @@ class DiskFull(FaultAction):
         "ENOSPC at once (a write in part, then EFBIG: Valkey and Redis treat them the same), other files that are "
         "full too, and a sync that fails where the write was taken"
     )
-    server: RedisServer
+    server: Server
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        if Resource.REDIS in claims.needs and claims.durability is not Durability.VOLATILE:
+        if kind_for(claims) and claims.durability is not Durability.VOLATILE:
             return None
         return "it writes nothing to a disk"
 
     @classmethod
-    def missing(cls, environment: Environment) -> str | None:
+    def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         if not hasattr(resource, "prlimit"):
             return "a running server's limits are set by prlimit, which is Linux's; run on Linux"
-        return None if environment.owns_redis else USERS_SERVER
+        return environment.users_server(claims)
 
     @property
     def lasts_s(self) -> float:
         return 1.5 * self.deadline_s
 
     def inject(self, accounts: Accounts) -> str:
-        self.server = self.environment.redis_server(self.claims.durability)
+        self.server = self.environment.server(self.claims)
         if not self.server.runs:
             raise NotInjected("the server was gone already")
         sizes = [path.stat().st_size for path in self.server.directory.rglob("*") if path.is_file()]
