@@ -97,7 +97,7 @@ class Environment:
         if promise not in (None, claims.durability):
             return (
                 f"the given {kind.product} server keeps the promise {promise}, not {claims.durability}; "
-                f"change its settings, or leave {kind.option} out"
+                f"{kind.remedy}, or leave {kind.option} out"
             )
         return None
 

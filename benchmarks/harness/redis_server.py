@@ -31,6 +31,7 @@ class RedisServer(Server):
     product = "Redis"
     url_field = "redis_url"
     option = "--redis-url"
+    remedy = "change its appendonly and appendfsync by CONFIG SET"
 
     @classmethod
     def find_program(cls) -> Path:

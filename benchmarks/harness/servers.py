@@ -61,6 +61,8 @@ class Server(ABC):
     """The field of a `Context` that holds its address."""
     option: ClassVar[str]
     """That of the command line for a server of the user's own."""
+    remedy: ClassVar[str]
+    """What changes the promise that such a server keeps."""
     ready_s: ClassVar[float] = 10.0
     """It must answer so soon after its start, on a busy machine too."""
 

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from benchmarks.harness.environment import WORKERS, Environment
-from strategies.interface import Accounts, Caller, Capabilities, Indeterminate, Receipt, Resource, Retries, Unavailable
+from benchmarks.harness.servers import kind_for
+from strategies.interface import Accounts, Caller, Capabilities, Indeterminate, Receipt, Retries, Unavailable
 from tests.contract.callers import Call, InTasks, Outcome, call, outcomes, timed_outcome
 from tests.contract.conftest import skip_if_missing
 from tests.contract.rows import Row
@@ -99,8 +100,8 @@ def _holders(claims: Capabilities, environment: Environment) -> list[int]:
     """Process ids of everything that holds the state of the one bank there is."""
     workers = environment.worker_pids()
     pids = [workers[address] for address in environment.workers_with_actors()]
-    if Resource.REDIS in claims.needs:
-        pids.append(environment.redis_server(claims.durability).pid)
+    if kind_for(claims):
+        pids += environment.server(claims).pids
     return pids
 
 

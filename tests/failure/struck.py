@@ -72,7 +72,7 @@ def struck(
     claims = made.claims(variant)
     kind = faults.load(fault)
     assert kind.out_of_reach(claims, caller) is None
-    assert kind.missing(environment) is None
+    assert kind.missing(environment, claims) is None
     action = kind(environment, claims, caller, deadline_s, random.Random(seed))
     try:
         context = environment.context(claims, variant, f"struck-{uuid.uuid4().hex}", PATIENCE_S)

@@ -94,7 +94,7 @@ class Counter:
 
 @contextmanager
 def counter(environment: Environment, fault: Fault) -> Iterator[tuple[Any, Counter]]:
-    past = environment.redis_server(Durability.VOLATILE).url
+    past = environment.server(IN_REDIS).url
     with (
         prepared(environment, fault, IN_REDIS, Context(redis_url=past)) as (action, context),
         Counter(str(context.redis_url), past) as made,
@@ -177,7 +177,7 @@ def test_all_but_the_address_of_a_url_stays(environment: Environment) -> None:
 
 
 def test_nothing_of_it_is_left_after_an_error(environment: Environment) -> None:
-    environment.redis_server(Durability.VOLATILE)
+    environment.server(IN_REDIS)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:
         with counter(environment, Fault.PARTITION) as (action, _):
@@ -404,23 +404,23 @@ def test_whom_they_reach() -> None:
 
 
 def test_what_is_a_users_is_left_alone() -> None:
-    server: Any = SimpleNamespace(owns_redis=False, owns_cluster=True)
-    cluster: Any = SimpleNamespace(owns_redis=True, owns_cluster=False)
-    own: Any = SimpleNamespace(owns_redis=True, owns_cluster=True)
+    server: Any = SimpleNamespace(users_server=lambda _: "leave --redis-url out", owns_cluster=True)
+    cluster: Any = SimpleNamespace(users_server=lambda _: None, owns_cluster=False)
+    own: Any = SimpleNamespace(users_server=lambda _: None, owns_cluster=True)
     for kind in BY_PROXY:
-        assert "--redis-url" in str(kind.missing(server))
-        assert "--scheduler" in str(kind.missing(cluster))
-        assert kind.missing(own) is None
+        assert "--redis-url" in str(kind.missing(server, IN_REDIS))
+        assert "--scheduler" in str(kind.missing(cluster, IN_REDIS))
+        assert kind.missing(own, IN_REDIS) is None
     for by_kernel in (LinkDown, NetemDelay):
-        assert "--redis-url" in str(by_kernel.missing(server))
+        assert "--redis-url" in str(by_kernel.missing(server, IN_REDIS))
 
 
 def test_who_is_not_root_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    own: Any = SimpleNamespace(owns_redis=True)
+    own: Any = SimpleNamespace(users_server=lambda _: None)
     for cached in (namespaces.missing, namespaces.netem_missing):
         monkeypatch.setattr(namespaces, cached.__name__, cached.__wrapped__)
-    assert [("run as root" in str(kind.missing(own))) for kind in (LinkDown, NetemDelay)] == [True, True]
+    assert [("run as root" in str(kind.missing(own, IN_REDIS))) for kind in (LinkDown, NetemDelay)] == [True, True]
 
 
 @pytest.mark.usefixtures("namespaced")
@@ -428,7 +428,8 @@ def test_a_kernel_without_netem_is_told_with_what_helps() -> None:
     lacking = namespaces.netem_missing()
     if lacking is not None:
         assert "modprobe sch_netem" in lacking or "iproute2" in lacking
-    assert message_faults.NetemDelay.missing(SimpleNamespace(owns_redis=True)) == lacking  # type: ignore[arg-type]
+    own: Any = SimpleNamespace(users_server=lambda _: None)
+    assert message_faults.NetemDelay.missing(own, IN_REDIS) == lacking
 
 
 @pytest.mark.usefixtures("namespaced")
@@ -444,7 +445,7 @@ def test_a_server_in_a_namespace_is_in_no_other() -> None:
 def test_unanswered_calls_are_told_apart(environment: Environment) -> None:
     """A strategy behind the proxy: no answer is unknown, no connection is no effect."""
     kind = load("redis_lua")
-    url = environment.redis_server(Durability.VOLATILE).url
+    url = environment.server(IN_REDIS).url
     context = Context(redis_url=url, timeout_s=DEADLINE_S, bank=uuid.uuid4().hex)
     with (
         prepared(environment, Fault.PARTITION, kind.claims("volatile"), context) as (action, changed),

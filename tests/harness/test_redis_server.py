@@ -17,8 +17,9 @@ import psutil
 import pytest
 import redis
 
-from benchmarks.harness import redis_server, sync_watch
-from benchmarks.harness.redis_server import RedisServer, ServerMissing
+from benchmarks.harness import sync_watch
+from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.servers import ServerMissing
 from strategies.interface import Durability
 from tests.harness.commands import is_alive
 
@@ -29,7 +30,7 @@ OWN = [Durability.VOLATILE, Durability.PROCESS_CRASH, Durability.POWER_LOSS]
 @pytest.fixture(autouse=True)
 def need_program() -> None:
     try:
-        redis_server.find_program()
+        RedisServer.find_program()
     except ServerMissing as error:
         pytest.skip(str(error))
 
@@ -144,7 +145,7 @@ def test_a_program_that_is_no_server_is_an_error_and_leaves_nothing(
     program = tmp_path / "no-server"
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)
-    monkeypatch.setattr(redis_server, "find_program", lambda: program)
+    monkeypatch.setattr(RedisServer, "find_program", lambda: program)
     with pytest.raises(RuntimeError, match="did not start"), RedisServer(Durability.VOLATILE):
         pass
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.redis_server import ServerMissing, find_program
+from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.servers import ServerMissing
 
 _READY_S = 10.0
 
@@ -22,7 +23,7 @@ _READY_S = 10.0
 def redis_server(directory: Path, **settings: str) -> Iterator[int]:
     """A server of this test's own on a loopback port, which it yields; settings as in its configuration file."""
     try:
-        program = find_program()
+        program = RedisServer.find_program()
     except ServerMissing as error:
         pytest.skip(str(error))
     port = free_port()
