@@ -145,7 +145,7 @@ def test_a_program_that_is_no_server_is_an_error_and_leaves_nothing(
     program = tmp_path / "no-server"
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)
-    monkeypatch.setattr(RedisServer, "find_program", lambda: program)
+    monkeypatch.setattr(RedisServer, "find_program", classmethod(lambda _: program))
     with pytest.raises(RuntimeError, match="did not start"), RedisServer(Durability.VOLATILE):
         pass
     assert list((tmp_path / "tmp").iterdir()) == []
