@@ -361,7 +361,8 @@ def scoreboard(seed: options.Seed = 1, as_json: options.AsJson = False) -> None:
     with plain_errors(), Environment() as environment:
         rows = baselines.scoreboard(environment, seed)
     if as_json:
-        print(json.dumps({**_surroundings(seed), "scoreboard": [asdict(row) for row in rows]}, indent=2))
+        about = {**_surroundings(seed), "command": f"python -m benchmarks scoreboard --seed {seed}"}
+        print(json.dumps({**about, "scoreboard": [asdict(row) for row in rows]}, indent=2, allow_nan=False))
         return
     table = Table(*COLUMNS)
     for row in rows:
@@ -390,7 +391,8 @@ def selftest(
                 row.detail,
             )
     if as_json:
-        about = {**_surroundings(seed), "short": short, "command": "python -m benchmarks selftest"}
+        command = f"python -m benchmarks selftest{' --short' if short else ''} --seed {seed}"
+        about = {**_surroundings(seed), "short": short, "command": command}
         print(json.dumps({**about, "selftest": [asdict(row) for row in rows]}, indent=2, allow_nan=False))
     else:
         Console().print(table)

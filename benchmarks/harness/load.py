@@ -16,6 +16,7 @@ import cloudpickle
 import numpy as np
 
 from benchmarks.harness.driver_processes import DriverFailed, DriverProcess
+from benchmarks.harness.environment import in_time
 from benchmarks.harness.generator import Client, Part, Share, generate
 from benchmarks.harness.history import Floats, History
 from benchmarks.harness.workloads import Workload
@@ -40,6 +41,7 @@ DRAIN_S = 1.0
 """How long after its end an open loop still sends what is late."""
 _LATE_S = 90.0
 """More than a client waits for what it has in flight."""
+_ASK_S = 5.0
 
 
 class Arrivals(StrEnum):
@@ -130,8 +132,6 @@ def in_tasks(
     accounts: Accounts, workload: Workload, load: Load, session: str, seed: int, client: distributed.Client
 ) -> Offered:
     """From one task on each worker, with a share of the clients in its threads."""
-    from distributed import wait
-
     workers = sorted(client.nthreads())
     # Dask pickles by reference what this process can import; a file of the user's own, workers cannot.
     handle = cloudpickle.dumps(accounts)
@@ -142,10 +142,32 @@ def in_tasks(
         for worker, share in zip(workers, dealt, strict=False)
     ]
     try:
-        wait(futures, timeout=_LEAD_S + load.seconds + DRAIN_S + _LATE_S)
+        _await_all(futures, _LEAD_S + load.seconds + DRAIN_S + _LATE_S, client)
         return _merged([Part(*part) for part in client.gather(futures)], dealt)
     finally:
         client.cancel(futures)
+
+
+def _await_all(futures: Sequence[distributed.Future], limit_s: float, client: distributed.Client) -> None:
+    from distributed import wait
+
+    try:
+        wait(futures, timeout=limit_s)
+    except TimeoutError:
+        late = [future for future in futures if not future.done()]
+        raise TimeoutError(
+            f"{len(late)} of {len(futures)} calling tasks did not end within {limit_s:.0f} s; {_where(late, client)}"
+        ) from None
+
+
+def _where(late: Sequence[distributed.Future], client: distributed.Client) -> str:
+    """The line that each late task is at, as far as the workers tell."""
+    try:
+        stacks = in_time(_ASK_S, lambda: client.call_stack(late))
+    except Exception as error:
+        return f"the workers did not tell where they are: {error!r}"
+    found = [" ".join(stack[-1].split()) for tasks in stacks.values() for stack in tasks.values()]
+    return f"{len(late) - len(found)} have not begun, {len(found)} are at: {'; '.join(found) or 'nowhere'}"
 
 
 def shipped_by_value(function: Callable[..., T]) -> Callable[..., T]:

@@ -69,9 +69,12 @@ def failures(table: failure_tables.FailureTable | None) -> list[str]:
     """A digest of the published failure table, and the book's claims beside it."""
     if table is None:
         return ["", "Not published yet: `make failures` measures it, `make failure-table RUNS=…` publishes it.", ""]
-    provenance, *runs = table.provenance()
+    provenance, *of_runs = table.provenance()
+    runs = table.about["runs"]
     if len(runs) > _RUNS_NAMED:
-        runs = ["", f"The trials are of {len(runs) - 1} runs: [{_TABLE}]({_TABLE}) has their commands and commits."]
+        commits = " and ".join(sorted({run["commit"][:10] for run in runs}))
+        named = f"{len(runs)} runs of commit {commits}"
+        of_runs = ["", f"The trials are of {named}: [{_TABLE}]({_TABLE}) has their commands."]
     return [
         "",
         *markdown(book_claims.claims(table)),
@@ -82,7 +85,7 @@ def failures(table: failure_tables.FailureTable | None) -> list[str]:
         *markdown(book_claims.digest(table)),
         "",
         provenance,
-        *runs,
+        *of_runs,
         "",
     ]
 

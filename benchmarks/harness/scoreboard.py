@@ -51,7 +51,7 @@ class Row:
     sense: Sense
     target: float | None
     verdict: str
-    """`holds` or `short`: the ratio against the target; `reported` where there is none."""
+    """`holds` or `short`: the ratio against the target; `report` where there is none."""
     above: float
     """The first contender's median block, in operations per second or in seconds a call."""
     below: float
@@ -121,14 +121,15 @@ def _row(comparison: Comparison, above: Sequence[float], below: Sequence[float],
 
 def _verdict(comparison: Comparison, ratio: float) -> str:
     if comparison.sense is Sense.REPORT:
-        return "reported"
+        return "report"
     assert comparison.target is not None
     holds = ratio >= comparison.target if comparison.sense is Sense.AT_LEAST else ratio <= comparison.target
     return "holds" if holds else "short"
 
 
 def _shown(ratio: float) -> str:
-    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
+    """With three digits, zeros among them; a thousand and more with all of theirs."""
+    return f"{ratio:#.3g}".removesuffix(".") if ratio < 1000 else f"{ratio:,.0f}"
 
 
 def _median(values: Sequence[float]) -> float:

@@ -76,35 +76,28 @@ class Model:
         return receipt
 
     def _deposit(self, account: str, amount: int) -> Receipt:
-        if not 0 < amount <= MAX_MONEY:
-            raise _bad_amount(amount)
-        receipt = self._receipts.get(account)
+        return self._add(account, amount, amount)
+
+    def _withdraw(self, account: str, amount: int) -> Receipt:
+        return self._add(account, amount, -amount)
+
+    def _add(self, account: str, amount: int, change: int) -> Receipt:
+        _check_amount(amount)
+        receipt = self._receipts.get(account)  # as it is: mutants may read something else
         if receipt is None:
             raise _unknown(account)
         seq, balance, epoch = receipt
-        balance += amount
+        balance += change
+        if balance < 0:
+            raise _overdraft(account, amount)
         if balance > MAX_MONEY:
             raise _over_the_top(account, amount)
         receipt = self._receipts[account] = Receipt(seq + 1, balance, epoch)
         return receipt
 
-    def _withdraw(self, account: str, amount: int) -> Receipt:
-        if not 0 < amount <= MAX_MONEY:
-            raise _bad_amount(amount)
-        receipt = self._receipts.get(account)
-        if receipt is None:
-            raise _unknown(account)
-        seq, balance, epoch = receipt
-        balance -= amount
-        if balance < 0:
-            raise _overdraft(account, amount)
-        receipt = self._receipts[account] = Receipt(seq + 1, balance, epoch)
-        return receipt
-
     def _transfer(self, source: str, target: str, amount: int) -> tuple[Receipt, Receipt]:
         """Check both legs before changing either, so that nothing has to be undone."""
-        if not 0 < amount <= MAX_MONEY:
-            raise _bad_amount(amount)
+        _check_amount(amount)
         source_receipt = self._balance(source)
         target_receipt = self._balance(target)
         if source_receipt.balance < amount:
@@ -118,8 +111,9 @@ def _unknown(account: str) -> UnknownAccount:
     return UnknownAccount(f"no account {account!r} was opened here; call open_account first")
 
 
-def _bad_amount(amount: int) -> InvalidAmount:
-    return InvalidAmount(f"an amount is from 1 to {MAX_MONEY}, not {amount}")
+def _check_amount(amount: int) -> None:
+    if not 0 < amount <= MAX_MONEY:
+        raise InvalidAmount(f"an amount is from 1 to {MAX_MONEY}, not {amount}")
 
 
 def _over_the_top(account: str, amount: int) -> InvalidAmount:

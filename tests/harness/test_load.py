@@ -305,6 +305,14 @@ def test_an_error_in_a_task_comes_back(environment: Environment) -> None:
         load.in_tasks(tells_its_process("a bug of the strategy", "0"), YCSB_A, Load(2, 0.1), "s", 1, environment.client)
 
 
+def test_tasks_that_do_not_end_in_time_are_said_to_be_somewhere(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_LATE_S", -2.0)
+    with pytest.raises(TimeoutError, match=r"2 of 2 calling tasks did not end within 1 s; .* 2 are at: .*line \d+"):
+        load.in_tasks(tells_its_process(), YCSB_A, Load(2, 2.0), "session", 1, environment.client)
+
+
 def test_times_of_another_machine_are_brought_to_this_ones_clock() -> None:
     """Its `perf_counter_ns` counts from its own start."""
     away_ns = 3_600_000_000_000

@@ -48,7 +48,8 @@ def test_the_digest_tells_where_it_comes_from(tmp_path: Path) -> None:
 def test_the_digest_of_many_runs_points_to_them(tmp_path: Path) -> None:
     made, _ = failure_tables.table([run_folder(tmp_path, survivor(seed=part)) for part in range(8)])
     text = "\n".join(readme.failures(made))
-    assert "The trials are of 8 runs: [results/failures.md]" in text
+    (commit,) = {run["commit"][:10] for run in made.about["runs"]}
+    assert f"The trials are of 8 runs of commit {commit}: [results/failures.md]" in text
     assert made.about["runs"][0]["run"] not in text
 
 

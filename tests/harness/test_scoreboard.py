@@ -38,8 +38,8 @@ def board(
         (Sense.AT_LEAST, 3.1, "short"),
         (Sense.AT_MOST, 3.1, "holds"),
         (Sense.AT_MOST, 2.9, "short"),
-        (Sense.REPORT, None, "reported"),
-        (Sense.REPORT, 9.0, "reported"),
+        (Sense.REPORT, None, "report"),
+        (Sense.REPORT, 9.0, "report"),
     ],
 )
 def test_a_verdict_holds_the_ratio_against_its_target(sense: Sense, target: float | None, verdict: str) -> None:
@@ -83,6 +83,7 @@ def test_a_row_says_what_it_wants() -> None:
 def test_ratios_are_shown_as_people_write_them() -> None:
     ((row,), _) = board(Comparison("row", "fast", "slow"))
     assert replace(row, ratio=1234.5, low=0.98765, high=9876.5).cells[1:3] == ("1,234", "0.988–9,876")
+    assert replace(row, ratio=1.0047, low=0.8, high=760.0).cells[1:3] == ("1.00", "0.800–760")
 
 
 def test_a_row_can_be_read_from_its_record() -> None:
