@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_ALL := $(VENV)/.installed-all
+JAVA := .java/.built
+JAVA_SOURCES := $(shell find java -type f -not -path '*/target/*' 2>/dev/null)
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 
 # What `make asv` measures, and the name its results are kept under (the host's name unless told).
@@ -30,6 +33,22 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	@touch $@
+
+.PHONY: install-all
+install-all: $(INSTALLED_ALL) java ## the same with every backend that the strategies can use
+
+$(INSTALLED_ALL): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev,all]'
+	@touch $@
+
+.PHONY: java
+java: $(JAVA) ## fetch and build into .java what servers in Java need (with Maven and a JDK)
+
+$(JAVA): $(JAVA_SOURCES)
+	@command -v mvn javac >/dev/null || { echo 'Maven and a JDK are needed: apt-get install maven openjdk-17-jdk-headless' >&2; exit 1; }
+	@set -e; for pom in java/*/pom.xml; do echo "mvn package: $$pom"; \
+	mvn --batch-mode --quiet -Dmaven.repo.local=$(CURDIR)/.java/repository --file "$$pom" package; done
 	@touch $@
 
 .PHONY: bench
@@ -98,12 +117,12 @@ readme: install ## write the generated parts of README.md and docs again
 constraints: ## resolve the newest versions and pin them (PYTHON=python3.11: the oldest needs all backports)
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(PYTHON) -m venv "$$fresh/venv"; \
-	"$$fresh/venv/bin/python" -m pip install --quiet --editable '.[bench,dev]'; \
-	echo '# Every version that `make install` uses. Made by `make constraints PYTHON=python3.11`; not to be edited.' >"$$fresh/pins"; \
+	"$$fresh/venv/bin/python" -m pip install --quiet --editable '.[bench,dev,all]'; \
+	echo '# Every version that `make install` and `make install-all` use. Made by `make constraints PYTHON=python3.11`; not to be edited.' >"$$fresh/pins"; \
 	"$$fresh/venv/bin/python" -m pip freeze --exclude-editable >>"$$fresh/pins"; \
 	cp "$$fresh/pins" constraints.txt
 
 .PHONY: clean
 clean: ## remove what can be made again, .venv included; results stay
-	rm -rf $(VENV) .asv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .asv .java build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import msgpack
 
-from benchmarks.harness import workloads
+from benchmarks.harness import by_hand, workloads
 from benchmarks.harness.banks import collect_garbage, open_accounts
 from benchmarks.harness.driver_processes import DriverProcess, call_bank, open_bank
 from benchmarks.harness.environment import WORKERS, Environment
@@ -104,7 +104,28 @@ def scoreboard(environment: Environment, seed: int) -> list[Row]:
         f"on {cores} cores; the target is for {_CORES_TO_SCALE} and more",
     )
     with ExitStack() as stack:
-        return measured(_contenders(environment, seed, stack), [*COMPARISONS, scaling], seed)
+        contenders = _contenders(environment, seed, stack)
+        calls, comparisons = _single_calls(environment, stack)
+        return measured(contenders | calls, [*COMPARISONS, scaling, *comparisons], seed)
+
+
+def _single_calls(environment: Environment, stack: ExitStack) -> tuple[dict[str, Block], list[Comparison]]:
+    """A call of each strategy beside the same by hand, of those whose resources are there; and their rows."""
+    contenders: dict[str, Block] = {}
+    comparisons = []
+    for name in by_hand.names():
+        kind = load(name)
+        variant = kind.capabilities.variants[0]
+        if environment.missing(kind.claims(variant)):
+            continue
+        context = environment.context(kind.claims(variant), variant, f"scoreboard-{uuid.uuid4().hex}", _TIMEOUT_S)
+        accounts = stack.enter_context(kind.open(context))
+        accounts.open_account("a")
+        call, bare = f"{name}:{variant} call", f"{name} by hand"
+        contenders[call] = _median_call(itertools.repeat(partial(accounts.deposit, "a", 1)))
+        contenders[bare] = _median_call(itertools.repeat(stack.enter_context(by_hand.load(name)(context))))
+        comparisons.append(Comparison(f"{name}_call_over_by_hand", call, bare, Sense.AT_MOST, 1.25))
+    return contenders, comparisons
 
 
 def _contenders(environment: Environment, seed: int, stack: ExitStack) -> dict[str, Block]:
@@ -122,8 +143,8 @@ def _contenders(environment: Environment, seed: int, stack: ExitStack) -> dict[s
         "redis apply with transfers": _applying(redis, seed, WITH_TRANSFERS),
         "book": partial(book, 1),
         "book pipelined": partial(book, WINDOW),
-        "actor call": _median_call(opened(_SINGLE, _DIRECT)),
-        "redis call": _median_call(redis),
+        "actor call": _median_call(_deposits(opened(_SINGLE, _DIRECT))),
+        "redis call": _median_call(_deposits(redis)),
         "comm echo": _echo(environment.client, stack),
         "redis calls": _calling(redis),
         "raw script calls": raw_calls,
@@ -252,9 +273,7 @@ def _deposits(accounts: Accounts) -> Iterator[Callable[[], object]]:
         yield partial(accounts.deposit, account, 1, op_id=(session, number))
 
 
-def _median_call(accounts: Accounts) -> Block:
-    deposits = _deposits(accounts)
-
+def _median_call(deposits: Iterator[Callable[[], object]]) -> Block:
     def block() -> float:
         seconds = []
         collect_garbage()

@@ -43,7 +43,7 @@ _POLL_S = 0.02
 
 
 class Environment:
-    """What cells run in: one Dask cluster, and of each kind of server one per durability class.
+    """What cells run in: one Dask cluster, and of each kind of server one per durability class and number of nodes.
 
     Each is the user's own (`scheduler`, `urls`) or raised by the harness when first needed;
     only what the harness raised is ever killed. Use as a context manager, from the main thread:
@@ -60,7 +60,7 @@ class Environment:
         self._stack = ExitStack()
         self._client: Client | None = None
         self._cluster: LocalCluster | None = None
-        self._servers: dict[tuple[Resource, Durability], Server] = {}
+        self._servers: dict[tuple[Resource, Durability, int], Server] = {}
         self._drivers: list[DriverProcess] = []
         self._directory: Path | None = None
         self._cluster_stack = ExitStack()
@@ -73,7 +73,11 @@ class Environment:
             if self._scheduler is not None:
                 self._connect_to_users_cluster(self._scheduler)
             for resource, url in self._urls.items():
-                self._users_durability[resource] = servers.kinds()[resource].durability_of(url)
+                kind = servers.kinds()[resource]
+                lacking = kind.client_missing()
+                if lacking:
+                    raise ResourceError(lacking)
+                self._users_durability[resource] = kind.durability_of(url)
         except BaseException:
             self._stack.close()
             raise
@@ -168,9 +172,9 @@ class Environment:
         kind = servers.kind_for(claims)
         if kind is None:
             raise LookupError("no server holds its state")
-        key = kind.resource, claims.durability
+        key = kind.resource, claims.durability, claims.nodes
         if key not in self._servers:
-            self._servers[key] = self._stack.enter_context(kind(claims.durability))
+            self._servers[key] = self._stack.enter_context(kind(claims.durability, nodes=claims.nodes))
         return self._servers[key]
 
     @property

@@ -34,7 +34,10 @@ class _ByProxy(FaultAction):
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        if kind_for(claims) or Resource.DASK in claims.needs:
+        kind = kind_for(claims)
+        if kind is not None:
+            return kind.no_proxy
+        if Resource.DASK in claims.needs:
             return None
         return _IN_PROCESS if caller is Caller.DRIVER else _OWN_DOOR
 
@@ -157,7 +160,8 @@ class _ByKernel(FaultAction):
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        return None if kind_for(claims) else "no server holds its state that a namespace could hold"
+        kind = kind_for(claims)
+        return kind.no_proxy if kind else "no server holds its state that a namespace could hold"
 
     @classmethod
     def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
@@ -173,7 +177,12 @@ class _ByKernel(FaultAction):
         assert kind is not None
         with (
             Namespace() as self.namespace,
-            kind(self.claims.durability, host=self.namespace.host, namespace=self.namespace.path) as server,
+            kind(
+                self.claims.durability,
+                nodes=self.claims.nodes,
+                host=self.namespace.host,
+                namespace=self.namespace.path,
+            ) as server,
         ):
             yield kind.found_at(server.url, context)
 

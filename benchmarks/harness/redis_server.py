@@ -30,6 +30,8 @@ class RedisServer(Server):
     resource = Resource.REDIS
     product = "Redis"
     url_field = "redis_url"
+    client_module = "redis"
+    extra = "redis"
     option = "--redis-url"
     remedy = "change its appendonly and appendfsync by CONFIG SET"
 

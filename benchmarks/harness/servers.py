@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import signal
@@ -65,18 +66,28 @@ class Server(ABC):
     """What changes the promise that such a server keeps."""
     ready_s: ClassVar[float] = 10.0
     """It must answer so soon after its start, on a busy machine too."""
+    client_module: ClassVar[str]
+    """The package by which strategies call it."""
+    extra: ClassVar[str | None] = None
+    """This project's extra that brings that package; None where the ruler needs it anyway."""
+    no_proxy: ClassVar[str | None] = None
+    """Why nothing can be put between it and its callers; None if a proxy can."""
+    not_watched: ClassVar[str | None] = None
+    """Why what it synced cannot be known; None if it can."""
 
     def __init__(
         self,
         durability: Durability,
         *,
         settings: Mapping[str, str] | None = None,
+        nodes: int = 1,
         host: str = "127.0.0.1",
         namespace: Path | None = None,
         watched: bool = False,
     ) -> None:
         """`settings` are in addition to, or in place of, those of its durability class."""
         self.durability = durability
+        self.nodes = nodes
         self.watch: SyncWatch | None = None
         self._settings = settings or {}
         self._host = host
@@ -102,8 +113,17 @@ class Server(ABC):
         """
 
     @classmethod
+    def client_missing(cls) -> str | None:
+        """Why none can be called from here, with the command that helps; None if one can."""
+        if importlib.util.find_spec(cls.client_module) is not None:
+            return None
+        return f"{cls.client_module}, the client of {cls.product}, is not installed; run: pip install '.[{cls.extra}]'"
+
+    @classmethod
     def missing(cls) -> str | None:
-        """Why none can be started here, with the command that helps; None if one can."""
+        """Why none can be started and called here, with the command that helps; None if one can."""
+        if cls.client_missing():
+            return cls.client_missing()
         try:
             cls.find_program()
         except ServerMissing as error:

@@ -36,8 +36,9 @@ class PowerLoss(FaultAction):
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        if kind_for(claims):
-            return None
+        kind = kind_for(claims)
+        if kind is not None:
+            return kind.not_watched
         return "its state is in memory only: a power cut takes all of it, and there is nothing to measure"
 
     @classmethod
@@ -52,7 +53,7 @@ class PowerLoss(FaultAction):
     def prepared(self, context: Context) -> Iterator[Context]:
         kind = kind_for(self.claims)
         assert kind is not None
-        with kind(self.claims.durability, watched=True) as self.server:
+        with kind(self.claims.durability, nodes=self.claims.nodes, watched=True) as self.server:
             yield kind.found_at(self.server.url, context)
 
     def armed(self) -> None:

@@ -86,6 +86,13 @@ class Context:
     client: Client | None = None
     redis_url: str | None = field(default=None, repr=False)  # may hold a password
     directory: Path | None = None
+    postgres_url: str | None = field(default=None, repr=False)  # may hold a password
+    zookeeper_url: str | None = None
+    """`zookeeper://HOST:PORT,HOST:PORT/PATH`: the servers of an ensemble, and the znode below which banks are."""
+    ray_url: str | None = None
+    """`ray://HOST:PORT`, of the cluster's head (its GCS, not the port for Ray Client)."""
+    pekko_url: str | None = None
+    """`pekko://HOST:PORT,HOST:PORT`: a port of each node."""
     timeout_s: float = 5.0
     """The deadline of every call, `open` included."""
     bank: str = "bank"

@@ -141,6 +141,14 @@ class Resource(StrEnum):
     """A Redis or Valkey server (6.2 or newer) whose URL is in the context."""
     DIRECTORY = "directory"
     """A directory in the context that all callers see, on a file system of their own host."""
+    POSTGRES = "postgres"
+    """A PostgreSQL server (14 or newer) whose URL is in the context."""
+    ZOOKEEPER = "zookeeper"
+    """A ZooKeeper server, or an ensemble, whose URL is in the context."""
+    RAY = "ray"
+    """A Ray cluster whose address is in the context, with a node of it on every caller's host."""
+    PEKKO = "pekko"
+    """This project's Pekko service, of one node or several, whose URL is in the context."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +163,8 @@ class Capabilities:
     retries: Retries = Retries.UNSAFE
     callers: frozenset[Caller] = frozenset()
     needs: frozenset[Resource] = frozenset()
+    nodes: int = 1
+    """Servers that hold the state together; the harness raises as many."""
     sharded: bool = False
     """Accounts are spread over as many owners as `Context.shards` says."""
     variants: tuple[str, ...] = ("default",)

@@ -12,6 +12,7 @@ import cloudpickle
 import pytest
 from distributed import Client
 
+from benchmarks.harness import servers
 from benchmarks.harness.environment import Environment
 from strategies.interface import (
     Accounts,
@@ -30,7 +31,9 @@ from tests.contract.callers import InTasks, call, kinds, outcomes
 from tests.contract.conftest import Opener, skip_if_missing
 from tests.contract.rows import PLACES, ROWS, Place, Row
 
-FIELD_OF = {Resource.DASK: "client", Resource.REDIS: "redis_url", Resource.DIRECTORY: "directory"}
+FIELD_OF = {Resource.DASK: "client", Resource.DIRECTORY: "directory"} | {
+    resource: kind.url_field for resource, kind in servers.kinds().items()
+}
 """Which field of a context holds which resource."""
 
 EVERY_CALL = (

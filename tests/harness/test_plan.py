@@ -28,7 +28,7 @@ from benchmarks.harness.plan import (
     rows_of,
     spelled_workloads,
 )
-from strategies.interface import Caller, Fault, UnknownStrategy, load, names
+from strategies.interface import Caller, Fault, Resource, UnknownStrategy, load, names
 
 USUAL = Plan(
     quick=False,
@@ -238,7 +238,7 @@ def parsed(command: str) -> dict[str, Any]:
 
 
 def test_the_usual_run_is_a_short_command() -> None:
-    assert USUAL.command("run", None, None) == "python -m benchmarks run --clients 16 --seed 1 --repeats 6"
+    assert USUAL.command("run", None, {}) == "python -m benchmarks run --clients 16 --seed 1 --repeats 6"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_the_usual_run_is_a_short_command() -> None:
 )
 def test_the_command_measures_the_same_again(changes: dict[str, Any], options: dict[str, Any]) -> None:
     plan = replace(USUAL, **changes)
-    found = parsed(plan.command("run", None, None))
+    found = parsed(plan.command("run", None, {}))
     wanted = {"clients": plan.clients, "repeats": plan.repeats, "seed": plan.seed, "quick": plan.quick, **options}
     assert {name: found[name] or None for name in wanted} == {name: value or None for name, value in wanted.items()}
 
@@ -300,7 +300,7 @@ FAILURES = replace(
 )
 def test_the_failure_matrix_is_measured_again_by_its_command(changes: dict[str, Any], options: dict[str, Any]) -> None:
     plan = replace(FAILURES, **changes)
-    found = parsed(plan.command("failures", None, None))
+    found = parsed(plan.command("failures", None, {}))
     wanted = {"repeats": plan.repeats, "seed": plan.seed, **options}
     assert {name: found[name] or None for name in wanted} == {name: value or None for name, value in wanted.items()}
 
@@ -312,14 +312,14 @@ def test_every_command_takes_the_options_that_are_written_for_it(name: str) -> N
     plan = replace(
         USUAL, strategies=(strategy,), workloads=("ycsb_a",), faults=(), drivers=2, seconds=1.5, shards=4, **DRIVER_ONLY
     )
-    found = parsed(plan.command(name, "tcp://127.0.0.1:8786", None))
+    found = parsed(plan.command(name, "tcp://127.0.0.1:8786", {}))
     assert found["strategy"] == [strategy]
     assert (found["drivers"], found["seconds"], found["shards"]) == (2, 1.5, 4)
     assert found["scheduler"] == "tcp://127.0.0.1:8786"
 
 
 def test_a_command_tells_no_secret() -> None:
-    command = USUAL.command("run", None, "redis://user:hunter2@example.org:6379/0")
+    command = USUAL.command("run", None, {Resource.REDIS: "redis://user:hunter2@example.org:6379/0"})
     assert "hunter2" not in command
     assert "--redis-url" in command
     assert parsed(command)["out"] == Path("results/runs")

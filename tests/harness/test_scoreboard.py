@@ -9,8 +9,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from benchmarks.harness import baselines
+from benchmarks.harness import baselines, by_hand
+from benchmarks.harness.environment import Environment
 from benchmarks.harness.scoreboard import ROUNDS_MAX, ROUNDS_MIN, ROUNDS_S, Comparison, Row, Sense, measured
+from strategies.interface import load
 
 
 def noisy(value: float, order: list[str], name: str, drift: Callable[[int], float]) -> Callable[[], float]:
@@ -99,3 +101,16 @@ def test_every_stream_has_its_own_op_ids_and_the_same_operations_for_a_seed() ->
     again = other.take(50)
     assert len({each.op_id for each in [*first, *second, *again]}) == 150
     assert [each[:3] for each in first] == [each[:3] for each in again]
+
+
+@pytest.mark.parametrize("name", by_hand.names())
+def test_a_call_by_hand_deposits_as_the_strategy_does(name: str, environment: Environment, bank: str) -> None:
+    kind = load(name)
+    variant = kind.capabilities.variants[0]
+    missing = environment.missing(kind.claims(variant))
+    if missing:
+        pytest.skip(missing)
+    context = environment.context(kind.claims(variant), variant, bank, 10.0)
+    with by_hand.load(name)(context) as deposit, kind.open(context) as accounts:
+        accounts.open_account("of the strategy")
+        assert [tuple(deposit()) for _ in range(3)] == [accounts.deposit("of the strategy", 1)[:2] for _ in range(3)]
