@@ -83,7 +83,7 @@ class Sqlite(TransactionalAccounts):
     """A handle with connections of its own to the database; one per concurrent caller."""
 
     capabilities = Capabilities(
-        survives=CLUSTER_FAULTS | CALLER_FAULTS | {Fault.DRIVER_KILL, Fault.POISON_ARGUMENT},
+        survives=CLUSTER_FAULTS | CALLER_FAULTS | {Fault.DRIVER_KILL, Fault.POISON_ARGUMENT, Fault.DISK_FULL},
         durability=Durability.PROCESS_CRASH,
         consistency=Consistency.LINEARIZABLE,
         transfers=Transfers.ANY,

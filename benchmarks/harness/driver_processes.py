@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import cloudpickle
 
+from benchmarks.harness import launch
+from benchmarks.harness.sync_watch import SyncWatch
 from strategies.interface import AccountExists, Context, Unavailable, load
 
 _PROGRAM = """
@@ -49,17 +51,21 @@ class DriverFailed(RuntimeError):
 
 
 class DriverProcess:
-    """One such process. Use as a context manager."""
+    """One such process; its syncs are answered by the `watch`, if there is one. Use as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: SyncWatch | None = None) -> None:
+        launched = [] if watch is None else launch.command(handover=watch.handover)
         # A session of its own: Ctrl-C in a terminal is the harness's to handle.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
+            [*launched, sys.executable, "-c", _PROGRAM],
+            pass_fds=() if watch is None else (watch.handover,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        if watch is not None:
+            watch.close_handover()
 
     @property
     def pid(self) -> int:

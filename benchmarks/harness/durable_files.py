@@ -54,6 +54,10 @@ class DurableFiles:
         self._nodes: dict[Inode, _Node] = {}
         self._named: dict[Inode, str] = {}
         """Paths that files' own syncs made durable, as long as no directory's sync changed them."""
+        self.settle()
+
+    def settle(self) -> None:
+        """All that is there counts as durable from now on."""
         for path in (self._directory, *self._directory.rglob("*")):
             if _is_followed(path):
                 descriptor = os.open(path, os.O_RDONLY)

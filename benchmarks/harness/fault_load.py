@@ -48,6 +48,8 @@ class FaultLoad:
     seed: int
     directory: str
     """Of the journals."""
+    goes_on: bool = False
+    """Whether callers that are begun again go on where they were cut off."""
 
     @property
     def probes(self) -> Probes:
@@ -69,7 +71,7 @@ class FaultLoad:
             own_schedules=True,
         )
         shares = load.shares(self.workload, offered, self.session, self.seed, processes, lead_s=_LEAD_S)
-        shares = [replace(share, journal=self.directory, retry=self.retry) for share in shares]
+        shares = [replace(share, journal=self.directory, retry=self.retry, goes_on=self.goes_on) for share in shares]
         probing = shares[-1]
         shares[-1] = replace(
             probing,

@@ -134,6 +134,7 @@ def run(cell: Cell, environment: Environment, schedule: Schedule, seed: int) -> 
             session=f"load-{uuid.uuid4().hex}",
             seed=seed,
             directory=directory,
+            goes_on=action.callers_go_on,
         )
         caller = _Callers(cell, action, context, offered, stack)
         collect_garbage()

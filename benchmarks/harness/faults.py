@@ -39,6 +39,8 @@ class FaultAction(ABC):
 
     child: DriverProcess | None = None
     """Opens the bank and calls it in the driver's stead, where the driver is to be killed."""
+    callers_go_on = False
+    """Whether callers that are begun again go on where they were cut off: doing all again would hide what was lost."""
     fails_a_task = False
     """Whether one of the calling tasks is to raise when the fault is due."""
 

@@ -119,6 +119,8 @@ class Share:
     """Directory for what each client does, in place of columns in memory: its clients may die, and be run again.
     Only for open loops of single calls, in which every client has a schedule of its own."""
     retry: Retry = Retry.NONE
+    goes_on: bool = False
+    """Whether a client that is run again goes on behind its last answered operation, not from its beginning."""
     fail_after_s: float | None = None
     """When the process's first life ends by an exception, after a call."""
 
@@ -318,14 +320,17 @@ def _journaled(
     longest_s = share.seconds + share.drain_s
     written = journal.Journal(share.journal, client.index, len(schedule) + int(longest_s / _BACKOFF_S) + 1)
     begin_ns = start.wait()
-    if written.lives_before and share.retry is Retry.NONE:
+    if written.lives_before and share.retry is Retry.NONE and not share.goes_on:
         return
+    first = written.answered_before + 1 if share.goes_on else 0
     end_ns = begin_ns + int(longest_s * 1e9)
     fail_ns = None if share.fail_after_s is None or written.lives_before else begin_ns + int(share.fail_after_s * 1e9)
     session = f"{share.session}-{client.index}"
     for number, due in _open_loop(schedule, len(schedule), begin_ns, end_ns, start.stop):
         if journal.ended(share.journal):
             return
+        if number < first:
+            continue
         _until_answered(handle, share, client, names, written, session, number, due, end_ns, start.stop)
         if fail_ns is not None and time.perf_counter_ns() >= fail_ns:
             raise CallerFailed("the calling task fails after its call, as the fault wants it")

@@ -58,10 +58,15 @@ class Journal:
         earlier = _files(directory, client)
         self.lives_before = len(earlier)
         """How often this client was begun before."""
+        self.answered_before = -1
+        """The highest number of an operation that was answered in earlier lives."""
         self._attempts_before: dict[int, int] = {}
         for path in earlier:
-            for number in _begun_rows(path)["number"].tolist():
+            rows = _begun_rows(path)
+            for number in rows["number"].tolist():
                 self._attempts_before[number] = self._attempts_before.get(number, 0) + 1
+            answered = rows["number"][rows["done_ns"] != NEVER_NS]
+            self.answered_before = max(self.answered_before, int(answered.max(initial=-1)))
         with _new_file(directory, client, self.lives_before) as file:
             file.truncate(capacity * _ROW.itemsize)
             self._rows = np.memmap(file, mode="r+", dtype=_ROW, shape=(capacity,))

@@ -37,6 +37,14 @@ class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
 
 
+def command(*, namespace: str | None = None, handover: int | None = None) -> list[str]:
+    """What to put before a program and its arguments."""
+    return [
+        *(sys.executable, "-I", "-S", __file__),
+        *(str(os.getpid()), namespace or "-", "-" if handover is None else str(handover)),
+    ]
+
+
 def main() -> None:
     """Become the server."""
     parent, namespace, handover, *command = sys.argv[1:]

@@ -17,7 +17,7 @@ from benchmarks.harness.proxy import Address, Counts, Proxy
 from benchmarks.harness.servers import kind_for
 from strategies.interface import Accounts, Caller, Capabilities, Context, Fault, Resource
 
-_IN_PROCESS = "it is called within the driver's process: there is no message to break"
+_IN_PROCESS = "it is called within its caller's process: there is no message to break"
 _OWN_DOOR = "tasks call it at a port that it opens and advertises itself: nothing can be put in between"
 
 
@@ -39,7 +39,7 @@ class _ByProxy(FaultAction):
             return kind.no_proxy
         if Resource.DASK in claims.needs:
             return None
-        return _IN_PROCESS if caller is Caller.DRIVER else _OWN_DOOR
+        return _IN_PROCESS if caller is Caller.DRIVER or Resource.DIRECTORY in claims.needs else _OWN_DOOR
 
     @classmethod
     def missing(cls, environment: Environment, claims: Capabilities) -> str | None:

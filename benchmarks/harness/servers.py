@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import pkgutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -31,8 +29,6 @@ _STOP_S = 5.0
 _PORT_TRIES = 5
 _POLL_S = 0.005
 _LOG_LINES = 5
-
-_LAUNCH = Path(launch.__file__)
 
 
 class ServerMissing(RuntimeError):
@@ -264,8 +260,7 @@ class Server(ABC):
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    *(sys.executable, "-I", "-S", str(_LAUNCH)),
-                    *(str(os.getpid()), str(self._namespace or "-"), "-" if handover is None else str(handover)),
+                    *launch.command(namespace=str(self._namespace) if self._namespace else None, handover=handover),
                     *self._command(port),
                 ],
                 pass_fds=() if handover is None else (handover,),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
-from benchmarks.harness import sync_watch
+from benchmarks.harness import embedded_store, sync_watch
+from benchmarks.harness.embedded_store import EmbeddedStore
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.servers import Server, kind_for
@@ -17,13 +19,13 @@ _ROOM_BYTES = 2048
 
 
 class PowerLoss(FaultAction):
-    """SIGKILL of the server, and its files are as they were at their last sync. Its syncs are answered by the harness.
+    """SIGKILL of who writes the files, and these are as they were at their last sync, which the harness answers.
 
     Which outcome of the many that a power cut could have is said in `sync_watch` and `durable_files`.
     """
 
     fault = Fault.POWER_LOSS
-    target = "the external store's process and what its files had not been synced of"
+    target = "the store's process (of an embedded store, its caller's) and what its files had not been synced of"
     emulates = (
         "a power cut, on a disk that keeps what it says it has flushed: of all outcomes, the one that keeps least"
     )
@@ -32,14 +34,13 @@ class PowerLoss(FaultAction):
         "disks that lie about a flush, sectors written in part, and unsynced bytes that were written by chance, "
         "out of order; syncs cost about 0.3 ms more than without the harness in between"
     )
-    server: Server
+    callers_go_on = True
+    store: Server | EmbeddedStore
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
         kind = kind_for(claims)
-        if kind is not None:
-            return kind.not_watched
-        return "its state is in memory only: a power cut takes all of it, and there is nothing to measure"
+        return kind.not_watched if kind is not None else embedded_store.out_of_reach(claims, caller)
 
     @classmethod
     def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
@@ -52,66 +53,82 @@ class PowerLoss(FaultAction):
     @contextmanager
     def prepared(self, context: Context) -> Iterator[Context]:
         kind = kind_for(self.claims)
-        assert kind is not None
-        with kind(self.claims.durability, nodes=self.claims.nodes, watched=True) as self.server:
-            yield kind.found_at(self.server.url, context)
+        if kind is not None:
+            with kind(self.claims.durability, nodes=self.claims.nodes, watched=True) as self.store:
+                yield kind.found_at(self.store.url, context)
+            return
+        with EmbeddedStore(watched=True) as self.store:
+            self.child = self.store.driver
+            yield replace(context, directory=self.store.directory)
 
     def armed(self) -> None:
         # A bank that loses its opening shows only that it is young.
-        self.server.await_synced()
+        self.store.await_synced()
 
     def inject(self, accounts: Accounts) -> str:
-        if not self.server.runs:
-            raise NotInjected("the server was gone already")
-        lost = self.server.lose_power()
-        return f"the server and {lost.appended_bytes:,} bytes that were never synced"
+        who = "the server" if self.child is None else "the driver process"
+        if not self.store.runs:
+            raise NotInjected(f"{who} was gone already")
+        lost = self.store.lose_power()
+        return f"{who} and {lost.appended_bytes:,} bytes that were never synced"
 
     def heal(self) -> None:
-        self.server.start()
+        self.store.start()
+        if isinstance(self.store, EmbeddedStore):
+            self.child = self.store.driver
 
 
 class DiskFull(FaultAction):
-    """No file of the server may grow beyond what its log has, and a little: RLIMIT_FSIZE, set while it runs."""
+    """No file may grow beyond what the log has, and a little: RLIMIT_FSIZE of who writes it, set while it runs."""
 
     fault = Fault.DISK_FULL
-    target = "the external store's append-only file"
+    target = "the store's log"
     emulates = "a full file system: writes are done in part, then fail, until there is space again"
     healed_by = "space, and a restart where the server ended itself"
     cannot_show = (
         "ENOSPC at once (a write in part, then EFBIG: Valkey and Redis treat them the same), other files that are "
         "full too, and a sync that fails where the write was taken"
     )
-    server: Server
+    store: Server | EmbeddedStore
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        if kind_for(claims) and claims.durability is not Durability.VOLATILE:
-            return None
-        return "it writes nothing to a disk"
+        if kind_for(claims) is None:
+            return embedded_store.out_of_reach(claims, caller)
+        return "it writes nothing to a disk" if claims.durability is Durability.VOLATILE else None
 
     @classmethod
     def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
         if not hasattr(resource, "prlimit"):
-            return "a running server's limits are set by prlimit, which is Linux's; run on Linux"
+            return "a running process's limits are set by prlimit, which is Linux's; run on Linux"
         return environment.users_server(claims)
 
     @property
     def lasts_s(self) -> float:
         return 1.5 * self.deadline_s
 
+    @contextmanager
+    def prepared(self, context: Context) -> Iterator[Context]:
+        if kind_for(self.claims) is not None:
+            self.store = self.environment.server(self.claims)
+            yield context
+            return
+        with EmbeddedStore(watched=False) as self.store:
+            self.child = self.store.driver
+            yield replace(context, directory=self.store.directory)
+
     def inject(self, accounts: Accounts) -> str:
-        self.server = self.environment.server(self.claims)
-        if not self.server.runs:
-            raise NotInjected("the server was gone already")
-        sizes = [path.stat().st_size for path in self.server.directory.rglob("*") if path.is_file()]
+        if not self.store.runs:
+            raise NotInjected("who writes to the disk was gone already")
+        sizes = [path.stat().st_size for path in self.store.directory.rglob("*") if path.is_file()]
         room = self.chance.randrange(_ROOM_BYTES)
-        self._usual, most = resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (max(sizes) + room, most))
-        return f"the server's disk, with room for {room:,} bytes"
+        self._usual, most = resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE, (max(sizes) + room, most))
+        return f"the disk, with room for {room:,} bytes"
 
     def heal(self) -> None:
-        if self.server.runs:
-            _, most = resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (self._usual, most))
+        if self.store.runs:
+            _, most = resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE, (self._usual, most))
         else:
-            self.server.start()
+            self.store.start()

@@ -83,6 +83,10 @@ class SyncWatch:
         """Make the directory what it is on disk. The process must be dead."""
         return Lost(**self._helper.ask("lose"))
 
+    def settle(self) -> None:
+        """What the directory holds counts as synced. Nobody must write meanwhile."""
+        self._helper.ask("settle")
+
     def close(self) -> None:
         """Stop watching. Syncs of the process fail from now on. Idempotent."""
         self._handover.close()
@@ -138,8 +142,12 @@ class _Watch:
         if not line:
             return False
         answer: Any
-        if json.loads(line)["ask"] == "syncs":
+        asked = json.loads(line)["ask"]
+        if asked == "syncs":
             answer = self._answered, self._spent_ns / max(1, self._answered) / 1e3
+        elif asked == "settle":
+            self._files.settle()
+            answer = None
         else:
             answer = vars(self._files.restore())
         self._control.sendall(json.dumps({"answer": answer}).encode() + b"\n")
