@@ -329,7 +329,7 @@ def _journaled(
     for number, due in _open_loop(schedule, len(schedule), begin_ns, end_ns, start.stop):
         if journal.ended(share.journal):
             return
-        if number < first:
+        if number < first or (share.retry is Retry.NONE and written.attempts(number)):
             continue
         _until_answered(handle, share, client, names, written, session, number, due, end_ns, start.stop)
         if fail_ns is not None and time.perf_counter_ns() >= fail_ns:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ from strategies.interface import (
     Context,
     Durability,
     Fault,
+    Resource,
     Unavailable,
     load,
 )
@@ -80,6 +82,15 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def test_what_was_there_before_is_on_disk(disk: Disk) -> None:
     assert disk.left() == {"old": "old"}
+
+
+def test_what_settled_is_on_disk(disk: Disk) -> None:
+    (disk.directory / "old").write_text("newer")
+    (disk.directory / "new").write_text("settled")
+    disk.files.settle()
+    (disk.directory / "new").write_text("lost")
+    disk.files.restore()
+    assert disk.left() == {"old": "newer", "new": "settled"}
 
 
 @pytest.mark.parametrize("appends", [True, False])
@@ -454,16 +465,16 @@ def test_a_server_that_lies_about_its_syncs_is_found() -> None:
 def test_service_resumes_with_the_same_handle(environment: Environment) -> None:
     with prepared(environment, Fault.POWER_LOSS, ALWAYS, 1) as (action, accounts):
         accounts.open_account("account", 5)
-        with redis.Redis.from_url(action.server.url) as client:
+        with redis.Redis.from_url(action.store.url) as client:
             assert client.config_get("appendfsync") == {"appendfsync": "always"}
-        assert action.server is not environment.server(load("redis_lua").claims(ALWAYS))
+        assert action.store is not environment.server(load("redis_lua").claims(ALWAYS))
         struck = action.inject(accounts)
         assert "never synced" in struck
         with pytest.raises(Unavailable):
             accounts.deposit("account", 1)
         action.heal()
         assert accounts.deposit("account", 1).balance == 6
-        action.server.kill()
+        action.store.kill()
         with pytest.raises(faults.NotInjected):
             action.inject(accounts)
 
@@ -515,7 +526,13 @@ def test_whom_they_reach() -> None:
     memory = Capabilities(callers=frozenset({Caller.DRIVER}))
     assert "in memory only" in str(PowerLoss.out_of_reach(memory, Caller.DRIVER))
     assert [PowerLoss.out_of_reach(each, Caller.TASK) for each in redis_claims.values()] == [None] * 3
-    assert "nothing to a disk" in str(DiskFull.out_of_reach(memory, Caller.DRIVER))
+    assert "in memory only" in str(DiskFull.out_of_reach(memory, Caller.DRIVER))
+    embedded = replace(memory, needs=frozenset({Resource.DIRECTORY}), durability=Durability.PROCESS_CRASH)
+    written_by_workers = replace(embedded, needs=embedded.needs | {Resource.DASK})
+    for kind in (PowerLoss, DiskFull):
+        assert kind.out_of_reach(embedded, Caller.DRIVER) is None
+        assert "Dask workers" in str(kind.out_of_reach(embedded, Caller.TASK))
+        assert "Dask workers" in str(kind.out_of_reach(written_by_workers, Caller.DRIVER))
     assert "nothing to a disk" in str(DiskFull.out_of_reach(redis_claims[VOLATILE], Caller.DRIVER))
     assert DiskFull.out_of_reach(redis_claims[EVERYSEC], Caller.DRIVER) is None
     assert DiskFull.out_of_reach(redis_claims[ALWAYS], Caller.DRIVER) is None

@@ -164,10 +164,11 @@ def test_sending_again_ends_with_the_load(tmp_path: Path) -> None:
     assert 3 <= len(found) <= 60
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
 @pytest.mark.parametrize("retry", list(Retry))
-def test_a_life_after_death(tmp_path: Path, retry: Retry) -> None:
-    """A caller is killed in its sixth call; another begins the same work."""
-    of = share(tmp_path, retry, operations=8)
+def test_a_life_after_death(tmp_path: Path, retry: Retry, goes_on: bool) -> None:
+    """A caller is killed in its sixth call; another begins the same work, or goes on with it."""
+    of = share(tmp_path, retry, operations=8, goes_on=goes_on)
     with DriverProcess() as driver:
         driver.send(generate, cloudpickle.dumps(Slow()), of)
         deadline = time.monotonic() + 30
@@ -187,10 +188,12 @@ def test_a_life_after_death(tmp_path: Path, retry: Retry) -> None:
     assert journal.begun_again(str(tmp_path)) == 1
     again = found.where(found.process != found.process[0])
     if retry is Retry.NONE:
-        assert not len(again)
+        # What was not answered is not sent again; a caller that goes on goes on behind it.
+        assert again.number.tolist() == ([6, 7] if goes_on else [])
         return
-    assert table(again, "number", "attempt") == [(number, int(number < 6)) for number in range(8)]
-    assert again.keyed.tolist() == [retry is Retry.OP_ID] * 8
+    begins_at = 5 if goes_on else 0
+    assert table(again, "number", "attempt") == [(number, int(number < 6)) for number in range(begins_at, 8)]
+    assert set(again.keyed.tolist()) == {retry is Retry.OP_ID}
     assert np.ptp(found.due_ns[found.number == 0]) < 1e6  # two clocks are read one after the other
 
 
