@@ -75,6 +75,10 @@ class TransactionalAccounts(Accounts, Batched, Pipelined):
         receipts: tuple[Receipt, Receipt] = self._change(TRANSFER, (source, target), amount, op_id)
         return receipts
 
+    def balance(self, account: str) -> Receipt:
+        receipt: Receipt = self._change(BALANCE, (account,), 0, None)
+        return receipt
+
     def apply(self, operations: Sequence[Operation]) -> list[Answer]:
         self._check_open()
         if len(operations) > MAX_BATCH:
@@ -105,7 +109,7 @@ class TransactionalAccounts(Accounts, Batched, Pipelined):
         try:
             (answer,) = self._transact(batch, time.monotonic() + self._timeout_s)
         except (NotSent, NotAnswered) as error:
-            raise fate(what, error, changes=True) from error
+            raise fate(what, error, changes=code != BALANCE) from error
         if isinstance(answer, AccountError):
             raise answer
         return answer
