@@ -9,6 +9,9 @@ JAVA := .java/.built
 JAVA_SOURCES := $(shell find java -type f -not -path '*/target/*' 2>/dev/null)
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 
+# Tests wait more than they compute, and some watch a cluster of four processes do it.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(max(2, min(3, (os.cpu_count() or 2) - 1)))')
+
 # What `make asv` measures, and the name its results are kept under (the host's name unless told).
 COMMITS ?= HEAD^!
 MACHINE ?=
@@ -55,6 +58,10 @@ $(JAVA): $(JAVA_SOURCES)
 bench: install ## measure every cell briefly and write a report under results/runs
 	$(BIN)/python -m benchmarks run --quick
 
+.PHONY: bench-all
+bench-all: install-all ## the same with every backend: PostgreSQL, ZooKeeper, Ray and Pekko too
+	$(BIN)/python -m benchmarks run --quick
+
 .PHONY: failures
 failures: install ## break every strategy in every way that reaches it: many hours; REPEATS=1 for a look
 	$(BIN)/python -m benchmarks failures $(if $(REPEATS),--repeats $(REPEATS))
@@ -66,7 +73,7 @@ failure-table: install ## publish the failure table of RUNS='results/runs/A ...'
 
 .PHONY: test
 test: install ## run the tests and the notebooks
-	$(BIN)/python -m pytest --benchmark-disable --numprocesses 2 tests
+	$(BIN)/python -m pytest --benchmark-disable --numprocesses $(TEST_PROCESSES) tests
 	$(call run_notebooks)
 
 .PHONY: lint

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _READY_S = 60.0
 """For Python and distributed to be imported, and worker processes started, on a busy machine."""
+_PORT_TRIES = 3
 _STOP_S = 5.0
 _ORPHANS_S = 5.0
 """For workers to end by themselves when their scheduler is gone: it takes 2 to 3 s."""
@@ -123,8 +124,7 @@ class SubprocessCluster:
         self._scratch = scratch.directory("cluster")
         self._directory = self._scratch.__enter__()
         try:
-            self._port = _free_port()
-            self._start()
+            self._start_somewhere()
             self._client = Client(self.address, timeout=_READY_S, set_as_default=False)
             self._await_whole()
         except BaseException:
@@ -147,6 +147,20 @@ class SubprocessCluster:
                 if process is not None:
                     process.end(patience_s=0.0)
             self._scratch.__exit__(None, None, None)
+
+    def _start_somewhere(self) -> None:
+        """Others may take a port between its choice and its use: that of a connection is taken for a moment only."""
+        for left in reversed(range(_PORT_TRIES)):
+            self._port = _free_port()
+            try:
+                self._start()
+            except RuntimeError:
+                if not left:
+                    raise
+                assert self._workers is not None
+                self._workers.end(patience_s=0.0)
+            else:
+                return
 
     def _start(self) -> None:
         """The scheduler, and workers that wait for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +13,10 @@ from copy import copy
 import psutil
 import pytest
 
-from benchmarks.harness import process_faults
+from benchmarks.harness import process_faults, subprocess_cluster
 from benchmarks.harness.environment import Environment, in_time
 from benchmarks.harness.faults import NotInjected
+from benchmarks.harness.subprocess_cluster import SubprocessCluster
 from strategies.interface import AccountError, Fault, Indeterminate, Receipt, StateLost, Unavailable, load
 from tests.failure.struck import ACCOUNTS, DEADLINE_S, OPENING, begun, outcome, struck
 
@@ -253,3 +255,13 @@ def test_a_call_that_knows_no_deadline_is_given_one() -> None:
     with pytest.raises(TimeoutError):
         in_time(0.05, release.wait)
     release.set()
+
+
+def test_a_cluster_goes_elsewhere_when_its_port_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_port = subprocess_cluster._free_port
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(subprocess_cluster, "_free_port", lambda: next(ports, None) or free_port())
+        with SubprocessCluster(1, 1) as cluster:
+            assert cluster.is_whole
+            assert next(ports, None) is None
