@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.harness import readme
 from benchmarks.harness.records import RunError, read
+from strategies.interface import load, names
 
 
 def test_the_generated_parts_are_those_of_the_run_that_they_name() -> None:
@@ -22,6 +23,19 @@ def test_so_are_those_of_the_method() -> None:
     run = readme.source_of(text)
     assert readme.generated_method(text, run) == text
     assert readme.CURVE.read_text() == readme.curve_plot(run)
+
+
+def test_the_claims_are_those_of_the_code() -> None:
+    text = readme.STRATEGIES.read_text()
+    assert readme.generated_strategies(text) == text
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_strategy_has_its_paragraph_and_its_row(name: str) -> None:
+    assert f"\n**`{name}`** " in readme.STRATEGIES.read_text()
+    (row,) = (line for line in readme.README.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    variants = load(name).capabilities.variants
+    assert variants == ("default",) or all(f"`{variant}`" in row for variant in variants)
 
 
 def test_every_row_of_the_recorded_selftest_holds() -> None:

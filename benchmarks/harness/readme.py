@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md, docs/method.md and docs/failures.md from recorded results and the faults.
+"""Writes the generated parts of README.md and docs/ from recorded results, the faults and the claims.
 
 `python -m benchmarks.harness.readme [RUN]`. Each part stands between two comments that name it, and says which run it
 was made from where it was made from one; without RUN, the README's is used again.
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import book_claims, curves, failure_tables, faults, report, scoreboard
+from benchmarks.harness import book_claims, claims_table, curves, failure_tables, faults, report, scoreboard
 from benchmarks.harness.records import RunError, read
 from benchmarks.harness.table_text import markdown
 from strategies.interface import Fault
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 METHOD = ROOT / "docs" / "method.md"
 FAILURES = ROOT / "docs" / "failures.md"
+STRATEGIES = ROOT / "docs" / "strategies.md"
 PLOT = ROOT / "docs" / "speed.svg"
 CURVE = ROOT / "docs" / "latency_throughput.svg"
 SCOREBOARD = ROOT / "results" / "scoreboard.json"
@@ -100,6 +101,11 @@ def generated_failures(text: str) -> str:
     return _filled(text, {"faults": ["", *markdown(lines), ""]})
 
 
+def generated_strategies(text: str) -> str:
+    """docs/strategies.md with its table of claims made anew."""
+    return _filled(text, {"claims": ["", *markdown(claims_table.claims_table()), ""]})
+
+
 def generated_method(text: str, run: Path) -> str:
     """docs/method.md with its generated parts made anew."""
     about, trials = read(run)
@@ -165,6 +171,7 @@ def main(arguments: list[str]) -> int:
         METHOD.write_text(generated_method(method, sweep))
         CURVE.write_text(curve_plot(sweep))
         FAILURES.write_text(generated_failures(FAILURES.read_text()))
+        STRATEGIES.write_text(generated_strategies(STRATEGIES.read_text()))
     except (RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
