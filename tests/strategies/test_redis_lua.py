@@ -12,8 +12,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -537,3 +539,35 @@ def test_no_tls_to_a_server_with(tls_port: int) -> None:
 def _read_for_ever(connection: socket.socket) -> None:
     while connection.recv(65_536):
         pass
+
+
+# -- why it has connections of its own -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sends_again", [True, False])
+def test_the_clients_own_default_sends_again_what_may_have_happened(sends_again: bool) -> None:
+    """redis-py 8 does it without a word, up to ten times: one `incr` around a pause of the server counts twice or more.
+
+    Not so a client that was made by `from_url`.
+    """
+    with RedisServer(Durability.VOLATILE) as running:
+        parts = urlsplit(running.url)
+        client = (
+            redis.Redis(str(parts.hostname), parts.port or 0, socket_timeout=0.3)
+            if sends_again
+            else redis.Redis.from_url(running.url, socket_timeout=0.3)
+        )
+        with closing(client):
+            client.set("counter", 0)
+            running.pause()
+            resumed = threading.Timer(0.75, running.resume)
+            resumed.start()
+            try:
+                if sends_again:
+                    assert client.incr("counter") > 1
+                else:
+                    with pytest.raises(redis.TimeoutError):
+                        client.incr("counter")
+            finally:
+                resumed.join()
+            assert (int(client.get("counter") or 0) > 1) == sends_again
