@@ -49,10 +49,11 @@ $(INSTALLED_ALL): $(INSTALLED)
 java: $(JAVA) ## fetch and build into .java what servers in Java need (with Maven and a JDK)
 
 $(JAVA): $(JAVA_SOURCES)
-	@command -v mvn javac >/dev/null || { echo 'Maven and a JDK are needed: apt-get install maven openjdk-17-jdk-headless' >&2; exit 1; }
-	@set -e; for pom in java/*/pom.xml; do echo "mvn package: $$pom"; \
+	@for program in mvn javac; do command -v $$program >/dev/null || { \
+	echo "$$program is missing: apt-get install maven openjdk-17-jdk-headless" >&2; exit 1; }; done
+	@set -e; for pom in $(wildcard java/*/pom.xml); do echo "mvn package: $$pom"; \
 	mvn --batch-mode --quiet -Dmaven.repo.local=$(CURDIR)/.java/repository --file "$$pom" package; done
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 .PHONY: bench
 bench: install ## measure every cell briefly and write a report under results/runs
