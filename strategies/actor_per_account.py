@@ -28,6 +28,8 @@ class ActorPerAccount(ActorAccounts):
         variants=VARIANTS,
     )
 
+    _bank: ActorBank
+
     def __init__(self, bank: ActorBank, known: dict[str, ActorRef]) -> None:
         super().__init__(bank)
         self._known = known

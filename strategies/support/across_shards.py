@@ -40,7 +40,7 @@ from strategies.support.wire import (
 )
 
 if TYPE_CHECKING:
-    from strategies.support.actors import ActorBank, ActorRef
+    from strategies.support.owners import Owner, Owners
 
 _TRIES = 5
 """How often an operation is sent that meets credits in doubt, each time settled before."""
@@ -51,8 +51,8 @@ class _Crossing:
     """One transfer on its way."""
 
     place: int
-    source_shard: ActorRef
-    target_shard: ActorRef
+    source_shard: Owner
+    target_shard: Owner
     source: str
     target: str
     attempt: str
@@ -79,16 +79,16 @@ class _Step(NamedTuple):
     crossing: _Crossing | None
 
 
-_Level = dict["ActorRef", list[_Step]]
+_Level = dict["Owner", list[_Step]]
 
 
 @dataclass(eq=False)
 class AcrossShards:
     """One handle's coordinator."""
 
-    bank: ActorBank
-    shard_of: Callable[[str], ActorRef]
-    _finished: dict[ActorRef, deque[str]] = field(default_factory=dict)
+    bank: Owners
+    shard_of: Callable[[str], Owner]
+    _finished: dict[Owner, deque[str]] = field(default_factory=dict)
     """Attempts that are over at both ends, which their source's shard may forget. Threads add and take at any time."""
 
     def __post_init__(self) -> None:
@@ -98,8 +98,8 @@ class AcrossShards:
     def apply(
         self,
         batch: Batch,
-        shards: Sequence[ActorRef | None],
-        target_shards: Sequence[ActorRef | None],
+        shards: Sequence[Owner | None],
+        target_shards: Sequence[Owner | None],
         deadline: float,
     ) -> dict[int, Answer]:
         """The answer of each operation that has a shard, by its place. `target_shards` are of the transfers alone."""
@@ -113,7 +113,7 @@ class AcrossShards:
             answers[crossing.place] = crossing.answer
         return answers
 
-    def settle(self, shard: ActorRef, doubts: Sequence[tuple[str, str]], deadline: float) -> None:
+    def settle(self, shard: Owner, doubts: Sequence[tuple[str, str]], deadline: float) -> None:
         """Have these credits, pending at the shard, posted or voided; as far as their sources' shards answer."""
         for attempt, source in doubts:
             source_shard = self.shard_of(source)
@@ -124,22 +124,22 @@ class AcrossShards:
             elif isinstance(answer, (Receipt, StateLost)):  # not debited, or nobody can prove it any more
                 self._ask(shard, VOID, attempt, deadline)
 
-    def _ask(self, shard: ActorRef, code: int, attempt: str, deadline: float) -> Answer:
+    def _ask(self, shard: Owner, code: int, attempt: str, deadline: float) -> Answer:
         return self._answer(shard, Batch(bytes([code]), ("",), (0,), (), attempts=(attempt,)), deadline)
 
-    def _answer(self, shard: ActorRef, batch: Batch, deadline: float) -> Answer:
+    def _answer(self, shard: Owner, batch: Batch, deadline: float) -> Answer:
         ((answer,),) = self.bank.apply([(shard, batch)], deadline, "a transfer")
         return answer
 
     def _planned(
-        self, batch: Batch, shards: Sequence[ActorRef | None], target_shards: Sequence[ActorRef | None]
+        self, batch: Batch, shards: Sequence[Owner | None], target_shards: Sequence[Owner | None]
     ) -> tuple[list[_Level], list[_Crossing]]:
         """The rounds of messages in which every account's operations keep their order."""
         levels: list[_Level] = []
         crossings: list[_Crossing] = []
         level_of: dict[str, int] = {}
 
-        def add(level: int, shard: ActorRef, step: _Step) -> None:
+        def add(level: int, shard: Owner, step: _Step) -> None:
             while len(levels) <= level:
                 levels.append({})
             levels[level].setdefault(shard, []).append(step)
@@ -201,10 +201,10 @@ class AcrossShards:
                 else:
                     self._advance(step.code, step.crossing, error)
 
-    def _finish(self, shard: ActorRef, attempt: str) -> None:
+    def _finish(self, shard: Owner, attempt: str) -> None:
         self._finished.setdefault(shard, deque()).append(attempt)
 
-    def _take_finished(self, shard: ActorRef) -> list[str]:
+    def _take_finished(self, shard: Owner) -> list[str]:
         finished = self._finished.get(shard, deque())
         taken = []
         with suppress(IndexError):  # another thread was faster

@@ -1,4 +1,4 @@
-"""The account interface over Dask actors: checks, owners, op ids; calls are batches of one."""
+"""The account interface over actors, Dask's or others': checks, owners, op ids; calls are batches of one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from strategies.interface.account import (
 from strategies.interface.capabilities import Capabilities, Transfers
 from strategies.interface.errors import AccountError, InvalidAccount, OutOfScope, Rejected, Unavailable
 from strategies.support.across_shards import AcrossShards
-from strategies.support.actors import ActorBank, ActorRef
 from strategies.support.coalescing import Coalescer
 from strategies.support.fates import InDoubt
 from strategies.support.op_window import OwnerWindow
+from strategies.support.owners import Owner, Owners
 from strategies.support.validation import check_account, check_op_id, whole_amount
 from strategies.support.wire import (
     BALANCE,
@@ -59,12 +59,12 @@ class ActorAccounts(Accounts):
     one_owner_sees_all: ClassVar[bool] = False
     """Then a handle has nothing to remember of op ids."""
 
-    def __init__(self, bank: ActorBank) -> None:
+    def __init__(self, bank: Owners) -> None:
         self._bank = bank
         self._sent: dict[str, OwnerWindow] = {}
 
     @abstractmethod
-    def _owner(self, account: str, deadline: float, *, make: bool = False) -> ActorRef:
+    def _owner(self, account: str, deadline: float, *, make: bool = False) -> Owner:
         """The actor that owns the account; `make` allows to make one.
 
         Raises:
@@ -72,7 +72,7 @@ class ActorAccounts(Accounts):
         """
 
     @abstractmethod
-    def _owners(self, deadline: float) -> Sequence[ActorRef]:
+    def _owners(self, deadline: float) -> Sequence[Owner]:
         """Every actor of the bank."""
 
     def open_account(self, account: str, opening: int = 0, *, op_id: tuple[str, int] | None = None) -> Receipt:
@@ -121,7 +121,7 @@ class ActorAccounts(Accounts):
             batch = batch._replace(sessions=op_id[:1], numbers=op_id[1:])
         return self._answer(owner, batch, deadline)
 
-    def _answer(self, owner: ActorRef, batch: Batch, deadline: float) -> Any:
+    def _answer(self, owner: Owner, batch: Batch, deadline: float) -> Any:
         ((answer,),) = self._bank.apply([(owner, batch)], deadline, FUNCTIONS[batch.functions[0]])
         if isinstance(answer, AccountError):
             raise answer
@@ -129,7 +129,7 @@ class ActorAccounts(Accounts):
 
     def _owner_of_call(
         self, code: int, accounts: tuple[str, ...], amount: int, op_id: tuple[str, int] | None, deadline: float
-    ) -> ActorRef:
+    ) -> Owner:
         """The owner, unless this handle can tell already what the answer is.
 
         Each actor remembers the op ids that it saw. What no actor sees is for the handle to
@@ -153,7 +153,7 @@ class ActorAccounts(Accounts):
             window = self._sent.setdefault(session, OwnerWindow())
         return window
 
-    def _common_owner(self, accounts: tuple[str, ...], deadline: float, *, make: bool) -> ActorRef:
+    def _common_owner(self, accounts: tuple[str, ...], deadline: float, *, make: bool) -> Owner:
         if len(accounts) > 1 and self.capabilities.transfers is Transfers.NONE:
             raise self._out_of_scope(*accounts)
         owner, *others = [self._owner(account, deadline, make=make) for account in accounts]
@@ -176,19 +176,19 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
     does not answer holds up what is submitted for others, up to the deadline.
     """
 
-    def __init__(self, bank: ActorBank, shards: Sequence[ActorRef], shard_of: Callable[[str], int]) -> None:
+    def __init__(self, bank: Owners, shards: Sequence[Owner], shard_of: Callable[[str], int]) -> None:
         """`shard_of` is no method of the handle's: the two would keep each other, and the actors, alive."""
         super().__init__(bank)
         self._shards = shards
         self._owner_of = _OwnerOf(lambda account: shards[shard_of(account)])
         self._across = AcrossShards(bank, self._owner_of.__getitem__)
-        self._queues: dict[ActorRef, Coalescer] = {}
+        self._queues: dict[Owner, Coalescer] = {}
         self._joint_queue: Coalescer | None = None
         self._submit_to: dict[str, Callable[[Operation], Future[Any]]] = {}
         """By account, as long as there is no joint queue; of accounts that were asked for lately."""
         self._queueing = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[ActorBank, Sequence[ActorRef]]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[Owners, Sequence[Owner]]]:
         return type(self), (self._bank, self._shards)
 
     def transfer(
@@ -214,7 +214,7 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
                     self._across.settle(shard, doubt.pending, deadline)
                 time.sleep(_SETTLING_S)
 
-    def _answer(self, owner: ActorRef, batch: Batch, deadline: float) -> Any:
+    def _answer(self, owner: Owner, batch: Batch, deadline: float) -> Any:
         try:
             return super()._answer(owner, batch, deadline)
         except InDoubt:
@@ -223,10 +223,10 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
             raise answer
         return answer
 
-    def _owner(self, account: str, deadline: float, *, make: bool = False) -> ActorRef:
+    def _owner(self, account: str, deadline: float, *, make: bool = False) -> Owner:
         return self._owner_of[account]
 
-    def _owners(self, deadline: float) -> Sequence[ActorRef]:
+    def _owners(self, deadline: float) -> Sequence[Owner]:
         return self._shards
 
     def apply(self, operations: Sequence[Operation]) -> list[Answer]:
@@ -269,7 +269,7 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
             self._submit_to[account] = queue.submit
             return queue
 
-    def _queue_of(self, shard: ActorRef) -> Coalescer:
+    def _queue_of(self, shard: Owner) -> Coalescer:
         queue = self._queues.get(shard)
         if queue is None:
             queue = self._queues[shard] = self._bank.queue(self._send)
@@ -290,10 +290,10 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
 
     def _apply(self, batch: Batch, deadline: float) -> list[Answer]:
         refused: dict[int, Rejected] = {}
-        owners: list[ActorRef | None]
+        owners: list[Owner | None]
         try:
             owners = list(map(self._owner_of.__getitem__, batch.accounts))
-            owners_of_targets: list[ActorRef | None] = list(map(self._owner_of.__getitem__, batch.targets))
+            owners_of_targets: list[Owner | None] = list(map(self._owner_of.__getitem__, batch.targets))
         except InvalidAccount:
             owners = [self._owner_if_valid(account, refused, place) for place, account in enumerate(batch.accounts)]
             owners_of_targets = [
@@ -309,14 +309,14 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
             answered = self._across.apply(batch, owners, owners_of_targets, deadline)
             return [answered[place] if place in answered else refused[place] for place in range(len(owners))]
 
-        places: dict[ActorRef | None, list[int]] = {shard: [] for shard in set(owners)}
+        places: dict[Owner | None, list[int]] = {shard: [] for shard in set(owners)}
         if len(places) == 1 and not refused:
-            (answers,) = self._bank.apply([(cast(ActorRef, owners[0]), batch)], deadline, "a batch")
+            (answers,) = self._bank.apply([(owners[0], batch)], deadline, "a batch")
             return self._settled(batch, answers, owners, deadline)
         for place, owner in enumerate(owners):
             places[owner].append(place)
         places.pop(None, None)
-        requests = ((cast(ActorRef, shard), batch.pick(own)) for shard, own in places.items())
+        requests = ((shard, batch.pick(own)) for shard, own in places.items())
         found = self._bank.apply(requests, deadline, "a batch")
         in_order: list[Any] = [None] * len(owners)
         for own, answers in zip(places.values(), found, strict=True):
@@ -327,7 +327,7 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         return self._settled(batch, in_order, owners, deadline)
 
     def _settled(
-        self, batch: Batch, answers: list[Answer], owners: Sequence[ActorRef | None], deadline: float
+        self, batch: Batch, answers: list[Answer], owners: Sequence[Owner | None], deadline: float
     ) -> list[Answer]:
         """With operations applied that had met credits in doubt."""
         if InDoubt not in set(map(type, answers)):
@@ -341,8 +341,8 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         return answers
 
     def _crosses(
-        self, batch: Batch, owners: Sequence[ActorRef | None], owners_of_targets: Sequence[ActorRef | None]
-    ) -> dict[int, tuple[ActorRef | None, ActorRef | None]]:
+        self, batch: Batch, owners: Sequence[Owner | None], owners_of_targets: Sequence[Owner | None]
+    ) -> dict[int, tuple[Owner | None, Owner | None]]:
         """Places of transfers between shards, and which shards these are."""
         if not batch.targets:
             return {}
@@ -353,7 +353,7 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
             if owners[place] is not other
         }
 
-    def _owner_if_valid(self, account: str, refused: dict[int, Rejected], place: int) -> ActorRef | None:
+    def _owner_if_valid(self, account: str, refused: dict[int, Rejected], place: int) -> Owner | None:
         try:
             return self._owner_of[account]
         except InvalidAccount as error:
@@ -363,7 +363,7 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
     def _refuse(
         self,
         batch: Batch,
-        owners: Sequence[ActorRef | None],
+        owners: Sequence[Owner | None],
         crosses: Mapping[int, object],
         refused: dict[int, Rejected],
     ) -> None:
@@ -373,7 +373,7 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
         if not refused and not crosses and len(batch.sessions) == 1 and NO_NUMBER not in batch.numbers:
             changes = batch.functions.translate(_CHANGES)
             numbers: Sequence[int] = batch.numbers
-            owners_of_numbers: Sequence[ActorRef | None] = owners
+            owners_of_numbers: Sequence[Owner | None] = owners
             if BALANCE in batch.functions:
                 numbers, owners_of_numbers = list(compress(numbers, changes)), list(compress(owners, changes))
             if not numbers or self._window(batch.sessions[0]).claim_all(numbers, owners_of_numbers):
@@ -389,14 +389,14 @@ class ShardedAccounts(ActorAccounts, Batched, Pipelined):
                 refused[place] = rejection.with_traceback(None)
 
 
-class _OwnerOf(dict[str, ActorRef]):
+class _OwnerOf(dict[str, Owner]):
     """The owner of each account that was asked for lately; only what can name an account has one."""
 
-    def __init__(self, find: Callable[[str], ActorRef]) -> None:
+    def __init__(self, find: Callable[[str], Owner]) -> None:
         super().__init__()
         self._find = find
 
-    def __missing__(self, account: str) -> ActorRef:
+    def __missing__(self, account: str) -> Owner:
         check_account(account)
         if len(self) >= _KNOWN_ACCOUNTS:
             self.clear()

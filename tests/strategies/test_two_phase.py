@@ -75,7 +75,7 @@ class Shard(TwoPhaseLedger):
 
 
 class World:
-    """Shards, and a network between them and their callers. Stands in for `ActorBank`."""
+    """Shards, and a network between them and their callers. Stands in for `Owners`."""
 
     def __init__(self, seed: int = 0, **shares: float) -> None:
         self.chance = random.Random(seed)
