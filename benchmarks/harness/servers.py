@@ -127,6 +127,11 @@ class Server(ABC):
         return None
 
     @classmethod
+    def versions(cls) -> Mapping[str, str]:
+        """Of what it runs, where no Python package's version tells; of what is there."""
+        return {}
+
+    @classmethod
     @abstractmethod
     def durability_of(cls, url: str) -> Durability | None:
         """The durability class that a user's own server is set for; None where it does not say, or callers choose.
