@@ -50,10 +50,12 @@ def jars(name: str) -> list[Path]:
 
 def versions(name: str, jar: str) -> dict[str, str]:
     """Of the server of this name, by its jar `<jar>-<version>.jar`, and of Java; of what is there."""
-    found = {name: path.stem.removeprefix(f"{jar}-") for path in (JARS / name).glob(f"{jar}-[0-9]*.jar")}
+    there = sorted((JARS / name).glob(f"{jar}-[0-9]*.jar"))
+    if not there:
+        return {}
     program = _program()
-    version = _version(program) if found and program else None
-    return found if version is None else found | {"java": str(version)}
+    version = _version(program) if program else None
+    return {name: there[-1].stem.removeprefix(f"{jar}-"), "java": str(version)}
 
 
 def _program() -> str | None:
