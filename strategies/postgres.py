@@ -95,7 +95,8 @@ _CHECK_BANK = _statement("check_bank", "SELECT 1 FROM {schema}.banks WHERE id = 
 _DEPOSIT = _statement(
     "deposit",
     "UPDATE {schema}.accounts SET seq = seq + 1, balance = balance + $3 "
-    "WHERE bank = $1 AND account = $2 AND $3::bigint BETWEEN 1 AND {most} AND balance <= {most} - $3 RETURNING seq, balance",
+    "WHERE bank = $1 AND account = $2 AND $3::bigint BETWEEN 1 AND {most} AND balance <= {most} - $3 "
+    "RETURNING seq, balance",
 )
 _WITHDRAW = _statement(
     "withdraw",
