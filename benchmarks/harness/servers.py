@@ -322,9 +322,9 @@ def _kinds() -> Mapping[Resource, type[Server]]:
             continue
         found_in = importlib.import_module(f"{benchmarks.harness.__name__}.{module.name}")
         for name, value in vars(found_in).items():
-            if isinstance(value, type) and issubclass(value, Server) and value.__module__ == found_in.__name__:
-                if not name.startswith("_"):
-                    found[value.resource] = value
+            is_its_own = isinstance(value, type) and value.__module__ == found_in.__name__
+            if is_its_own and issubclass(value, Server) and not name.startswith("_"):
+                found[value.resource] = value
     return found
 
 

@@ -41,7 +41,7 @@ _SETTINGS = {
     "maxSessionTimeout": "60000",
     "tickTime": "500",
     "initLimit": "20",
-    "syncLimit": "4",  # ticks: a leader that hangs is given up after 2 s; with what the manual's example has, after 10 s
+    "syncLimit": "4",  # ticks: a leader that hangs is given up after 2 s
 }
 
 
@@ -210,10 +210,8 @@ class ZookeeperServer(_Node):
     def _struck(self) -> _Node:
         """The leader; while there is none, the first that runs, or the first."""
         if len(self._members) > 1:
-            for sign in (lambda member: member.mode == "leader", lambda member: member.runs):
-                for member in self._members:
-                    if sign(member):
-                        return member
+            leading = [member for member in self._members if member.mode == "leader"]
+            return [*leading, *(member for member in self._members if member.runs), *self._members][0]
         return self._members[0]
 
     def _make_members(self) -> None:
@@ -233,7 +231,9 @@ class ZookeeperServer(_Node):
         deadline = time.monotonic() + _ELECTION_S
         while not all(member.mode for member in self._members):
             if time.monotonic() > deadline or not self.runs:
-                raise ServerFailed(f"the {self.product} ensemble has no leader; logs end: {' | '.join(self.log_tail())}")
+                raise ServerFailed(
+                    f"the {self.product} ensemble has no leader; logs end: {' | '.join(self.log_tail())}"
+                )
             time.sleep(_POLL_S)
 
 
