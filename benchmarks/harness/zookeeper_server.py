@@ -25,6 +25,12 @@ _DEFAULT_PORT = 2181
 
 _JVM = (
     "-XX:+UseSerialGC",
+    # Half the processor time: on two cores an ensemble made 1,330 changes a second with it and 650 without, in the
+    # first five seconds of its life.
+    "-XX:TieredStopAtLevel=1",
+    # KiB by which the log's file grows ahead of what is in it. As fast as the usual 64 MiB here; those would keep a
+    # full disk from being felt, and be compared at each sync of a watched server.
+    "-Dzookeeper.preAllocSize=64",
     "-XX:-UsePerfData",  # nothing in the temporary folder
     "-Xmx512m",
     "-Djava.net.preferIPv4Stack=true",
