@@ -18,7 +18,9 @@ from strategies.interface import Durability, Resource
 _OLDEST_JAVA = 8
 _CONNECT_S = 10.0
 _ASK_S = 1.0
+_TRIES = 3
 _POLL_S = 0.01
+_LOG_LINES = 5
 _ELECTION_S = 20.0
 """For an ensemble to have a leader whom all follow, on a busy machine."""
 _DEFAULT_PORT = 2181
@@ -103,6 +105,11 @@ class _Node(Server):
         assert self.watch is not None
         self.watch.settle()
 
+    def log_tail(self) -> list[str]:
+        """What it says of an error stands above where in Java it came from."""
+        lines = (self._directory / "log").read_text(errors="replace").splitlines()
+        return [line for line in lines if not line.startswith("\t")][-_LOG_LINES:]
+
     def _command(self, port: int) -> Sequence[str]:
         settings: dict[str, Any] = {
             **_SETTINGS,
@@ -171,15 +178,16 @@ class ZookeeperServer(_Node):
         if self._members:
             self._start_members()
             return
-        for last in (False, False, True):
+        for tried in range(1, _TRIES + 1):
             try:
                 self._make_members()
                 return
-            except ServerFailed:  # a port that was free may be another's by now
+            except ServerFailed:
                 self._started.close()
                 self._members = ()
-                if last:
+                if self.nodes == 1 or tried == _TRIES:
                     raise
+            # A port that was free for the nodes to meet at may be another's by now.
 
     def log_tail(self) -> list[str]:
         return [line for member in self._members for line in member.log_tail()]
