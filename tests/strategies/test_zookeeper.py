@@ -37,12 +37,12 @@ from strategies.interface import (
     UnknownAccount,
 )
 from strategies.zookeeper import Zookeeper, _name
-from tests.strategies.servers import free_port as nobodys_port
 from tests.strategies.servers import listener
 
 pytest.importorskip("kazoo")
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.serialization import Transaction
 
 from strategies.support import zookeeper_link
 
@@ -101,7 +101,7 @@ def in_time(act: Callable[[], object], error: type[AccountError]) -> AccountErro
 
 
 def test_nobody_listens() -> None:
-    in_time(lambda: Zookeeper.open(at(f"zookeeper://127.0.0.1:{nobodys_port()}")), Unavailable)
+    in_time(lambda: Zookeeper.open(at(f"zookeeper://127.0.0.1:{free_port()}")), Unavailable)
 
 
 def _hang_up(connection: socket.socket) -> None:
@@ -138,7 +138,7 @@ def test_of_several_addresses_one_that_serves_is_enough(server: ZookeeperServer)
     ((host, port),) = addresses_of(server.url)
     with listener(_read_for_ever) as deaf:
         for _ in range(4):  # in an order of chance
-            url = f"zookeeper://127.0.0.1:{nobodys_port()},127.0.0.1:{deaf},{host}:{port}"
+            url = f"zookeeper://127.0.0.1:{free_port()},127.0.0.1:{deaf},{host}:{port}"
             with Zookeeper.open(at(url, 3.0)) as accounts:
                 assert accounts.open_account("a", 1)[:2] == (1, 1)
 
