@@ -12,7 +12,15 @@ from typing import Any
 
 from benchmarks.harness import java
 from benchmarks.harness.durable_files import Lost
-from benchmarks.harness.servers import ResourceError, Server, ServerFailed, addresses_of, free_port, without_secret
+from benchmarks.harness.servers import (
+    ResourceError,
+    Server,
+    ServerFailed,
+    addresses_of,
+    at_addresses,
+    free_port,
+    without_secret,
+)
 from strategies.interface import Durability, Resource
 
 _OLDEST_JAVA = 8
@@ -60,7 +68,7 @@ class _Node(Server):
     product = "ZooKeeper"
     url_field = "zookeeper_url"
     client_module = "kazoo"
-    extra = "zookeeper"
+    extra = Resource.ZOOKEEPER
     option = "--zookeeper-url"
     remedy = "give the URL of one that does"
 
@@ -90,7 +98,7 @@ class _Node(Server):
 
     @property
     def url(self) -> str:
-        return f"zookeeper://{self._host}:{self._port}"
+        return f"{self.resource}://{self._host}:{self._port}"
 
     @property
     def mode(self) -> str:
@@ -172,7 +180,9 @@ class ZookeeperServer(_Node):
 
     @property
     def url(self) -> str:
-        return "zookeeper://" + ",".join(member.url.partition("//")[2] for member in self._members)
+        return at_addresses(
+            f"{self.resource}://", [address for member in self._members for address in addresses_of(member.url)]
+        )
 
     def start(self) -> None:
         if self._members:
