@@ -382,6 +382,12 @@ def test_the_clients_own_connection_stays_with_a_server_that_hangs(calls: bool) 
 # -- an ensemble -----------------------------------------------------------------------------------
 
 
+def test_one_server_is_no_ensemble(server: ZookeeperServer) -> None:
+    in_time(lambda: Zookeeper.open(at(server.url, variant="ensemble")), Unavailable)
+    for variant in (None, "synced", "unsynced"):  # whether it syncs, it does not say
+        Zookeeper.open(at(server.url, variant=variant)).close()
+
+
 def test_the_others_go_on_without_their_leader() -> None:
     with ZookeeperServer(Durability.REPLICATED, nodes=3) as server:
         with Zookeeper.open(at(server.url, variant="ensemble")) as accounts:
@@ -438,12 +444,15 @@ def test_a_read_of_a_server_that_is_behind_is_stale_and_the_strategys_is_not(ser
         bank = uuid.uuid4().hex
         with (
             Zookeeper.open(Context(zookeeper_url=near, bank=bank, variant="ensemble")) as writer,
-            Zookeeper.open(Context(zookeeper_url=far, bank=bank, variant="ensemble")) as reader,
-            Zookeeper.open(Context(zookeeper_url=far, bank=bank, variant="synced")) as careless,
+            Zookeeper.open(Context(zookeeper_url=far, bank=bank)) as reader,
+            Zookeeper(Context(zookeeper_url=far, bank=bank, variant="synced"), writer._epoch) as careless,
         ):
+            with pytest.raises(Unavailable, match="synced"):
+                Zookeeper.open(careless._context)
             path = f"{writer._bank}/accounts/a"
             writer.open_account("a", 100)
             behind.sync(path)
+            assert careless.balance("a").balance == 100  # connected by now
             changed = writer.deposit("a", 1)
             assert behind.get(path)[0] == b"1 100"
             assert careless.balance("a").balance == 100
