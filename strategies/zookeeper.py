@@ -17,12 +17,15 @@ Who may reach the server may change the accounts: the znodes have an open ACL.
 The variants are how the servers are set. `open` sees whether there are several, by `/zookeeper/config`
 (https://zookeeper.apache.org/doc/current/zookeeperReconfig.html), and not whether they sync:
 
-- `synced`: one server, `forceSync=yes`, its default: "updates [are] synced to media of the transaction log before
-  finishing processing the update" (https://zookeeper.apache.org/doc/current/zookeeperAdmin.html#sc_advancedConfiguration).
-- `unsynced`: one server, `forceSync=no`, which the same page calls unsafe: the log is handed to the kernel before
+- `synced`: one server, `forceSync=yes`, its default, which "requires updates to be synced to media of the transaction
+  log before finishing processing the update" (https://zookeeper.apache.org/doc/current/zookeeperAdmin.html).
+- `unsynced`: one server, `forceSync=no`, which the same page lists as unsafe: the log is handed to the kernel before
   the answer, so that a dead process loses nothing, and a power cut what the kernel had not written.
 - `ensemble`: three servers that sync. A change is acknowledged when a majority has it in its log, so that it outlives
   any one of them. Another leader is elected when one dies.
+
+A server that cannot write its log ends itself, and goes on from its log when somebody starts it again
+(https://zookeeper.apache.org/doc/current/zookeeperAdmin.html#sc_supervision).
 
 Changes are linearizable. Reads of an ensemble are not: "a server will respond immediately", from its own copy, and
 `sync` before them "does not strictly guarantee up-to-date data because sync is not currently a quorum operation";

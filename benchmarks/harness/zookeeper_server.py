@@ -29,6 +29,7 @@ _ASK_S = 1.0
 _TRIES = 3
 _POLL_S = 0.01
 _LOG_LINES = 5
+_MOST_BYTES = 4096
 _ELECTION_S = 20.0
 """For an ensemble to have a leader whom all follow, on a busy machine."""
 _DEFAULT_PORT = 2181
@@ -87,14 +88,20 @@ class _Node(Server):
     @classmethod
     def durability_of(cls, url: str) -> Durability | None:
         """An ensemble says that it is one; whether a server syncs its log, it does not say."""
+        problem: Exception | None = None
         try:
-            (host, port), *_ = addresses_of(url)
-            mode = _mode(host, port or _DEFAULT_PORT, _CONNECT_S)
-        except (OSError, ValueError) as error:
-            raise ResourceError(
-                f"the ZooKeeper server at {without_secret(url)} cannot be used: {error}; check {cls.option}"
-            ) from None
-        return Durability.REPLICATED if mode in ("leader", "follower", "observer") else None
+            for host, port in addresses_of(url):
+                try:
+                    mode = _mode(host, port or _DEFAULT_PORT, _CONNECT_S)
+                except OSError as error:
+                    problem = error
+                else:
+                    return Durability.REPLICATED if mode in ("leader", "follower", "observer") else None
+        except ValueError as error:
+            problem = error
+        raise ResourceError(
+            f"the ZooKeeper server at {without_secret(url)} cannot be used: {problem}; check {cls.option}"
+        )
 
     @property
     def url(self) -> str:
@@ -115,7 +122,8 @@ class _Node(Server):
 
     def log_tail(self) -> list[str]:
         """What it says of an error stands above where in Java it came from."""
-        lines = (self._directory / "log").read_text(errors="replace").splitlines()
+        path = self._directory / "log"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else ["(there is none)"]
         return [line for line in lines if not line.startswith("\t")][-_LOG_LINES:]
 
     def _command(self, port: int) -> Sequence[str]:
@@ -266,7 +274,7 @@ def _mode(host: str, port: int, timeout_s: float) -> str:
     with socket.create_connection((host, port), timeout=timeout_s) as connection:
         connection.sendall(b"srvr")
         said = b""
-        while chunk := connection.recv(4096):  # it hangs up when it has said all
+        while len(said) < _MOST_BYTES and (chunk := connection.recv(_MOST_BYTES)):  # it hangs up when it has said all
             said += chunk
     found = re.search(rb"Mode: (\w+)", said)
     return found[1].decode() if found else ""
