@@ -55,7 +55,7 @@ def versions(name: str, jar: str) -> dict[str, str]:
         return {}
     program = _program()
     version = _version(program) if program else None
-    return {name: there[-1].stem.removeprefix(f"{jar}-"), "java": str(version)}
+    return {str(name): there[-1].stem.removeprefix(f"{jar}-"), "java": str(version)}
 
 
 def _program() -> str | None:
