@@ -3,6 +3,7 @@ package statebench;
 import com.typesafe.config.Config;
 import java.net.InetSocketAddress;
 import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Adapter;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
@@ -10,6 +11,7 @@ import org.apache.pekko.cluster.sharding.typed.ShardingEnvelope;
 import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
 import org.apache.pekko.cluster.sharding.typed.javadsl.Entity;
 import org.apache.pekko.cluster.typed.Cluster;
+import org.apache.pekko.cluster.typed.Join;
 import org.apache.pekko.cluster.typed.SelfUp;
 import org.apache.pekko.cluster.typed.Subscribe;
 
@@ -30,6 +32,7 @@ final class Node {
           Cluster.get(context.getSystem())
               .subscriptions()
               .tell(Subscribe.create(context.getSelf(), SelfUp.class));
+          joinIfAlone(context.getSystem());
           Config config = context.getSystem().settings().config().getConfig("state-bench");
           InetSocketAddress address = new InetSocketAddress(config.getString("host"), config.getInt("port"));
           return Behaviors.receive(SelfUp.class)
@@ -41,5 +44,13 @@ final class Node {
                   })
               .build();
         });
+  }
+
+  /** Without seed nodes, there will be no others. */
+  private static void joinIfAlone(ActorSystem<?> system) {
+    Cluster cluster = Cluster.get(system);
+    if (system.settings().config().getStringList("pekko.cluster.seed-nodes").isEmpty()) {
+      cluster.manager().tell(Join.create(cluster.selfMember().address()));
+    }
   }
 }
