@@ -1,4 +1,4 @@
-"""State in Apache Pekko, the open continuation of Akka: ledgers as actors that are sharded over nodes and event-sourced.
+"""State in Apache Pekko, the open continuation of Akka: ledgers as sharded actors that are event-sourced.
 
 Accounts lie on a consistent-hash ring over a few ledgers, as in `actor_pool`. A ledger is an actor that Pekko's
 cluster sharding starts on one of the nodes when somebody calls it. It writes a batch to its log as one event before

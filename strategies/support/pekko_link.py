@@ -1,4 +1,4 @@
-"""Connections to the nodes of the Pekko service: requests to ledgers, their replies, within a deadline, and their fates.
+"""Connections to the nodes of the Pekko service: requests to ledgers, replies within a deadline, and their fates.
 
 A request is
 
@@ -92,9 +92,7 @@ def addresses(url: str) -> list[Address]:
         if parts.scheme != "pekko" or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ValueError
     except ValueError:
-        raise ValueError(
-            "the Pekko URL cannot be read; write pekko://HOST:PORT,HOST:PORT, a port of each node"
-        ) from None
+        raise ValueError("the Pekko URL cannot be read; write pekko://HOST:PORT,HOST:PORT, one of each node") from None
     return found
 
 
@@ -177,7 +175,7 @@ class PekkoLinks:
                 if node == self._preferred and not link.readable:
                     return node, link
                 link.close()
-        problems = []
+        problems: list[str] = []
         for turn in range(len(self._nodes)):
             if time.monotonic() >= deadline:
                 raise NotSent("; ".join(problems) or "the deadline had passed")
