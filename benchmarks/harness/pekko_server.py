@@ -94,6 +94,11 @@ class PekkoServer(Server):
     def pids(self) -> list[int]:
         return [each.pid for each in self._running.values()]
 
+    @property
+    def oldest(self) -> int:
+        """The place of the oldest node in the URL."""
+        return self._ports.index(next(iter(self._running)))
+
     def start(self) -> None:
         for _ in range(_STARTS):
             is_first = not self._ports
@@ -114,12 +119,11 @@ class PekkoServer(Server):
 
     def kill(self) -> None:
         """SIGKILL of the oldest node."""
-        port = next(iter(self._running))
-        self._kill(port)
+        self._kill(self._ports[self.oldest])
 
     def pause(self) -> None:
         """SIGSTOP of the oldest node."""
-        next(iter(self._running.values())).send_signal(signal.SIGSTOP)
+        self._running[self._ports[self.oldest]].send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         for process in self._running.values():
