@@ -9,6 +9,7 @@ import struct
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -94,9 +95,12 @@ def random_batch(chance: random.Random, size: int) -> Batch:
         numbers.append(chance.choice((chance.randrange(300), chance.randrange(20_000))) if has_id else NO_NUMBER)
 
     plain = (*range(BALANCE + 1), 1, 1, 2, TRANSFER)
-    begun = [f"{chance.random()}" for _ in range(4)]
+    begun = [f"{chance.random()}"]
     for _ in range(size):
-        add(chance.choice((*plain, *plain, PEND, DEBIT, POST, VOID, SETTLE, FORGET)), chance.choice(begun))
+        code = chance.choice((*plain, *plain, PEND, DEBIT, POST, VOID, SETTLE, FORGET))
+        if code == PEND:  # an attempt is pended once
+            begun.append(f"{chance.random()}")
+        add(code, begun[-1] if code == PEND else chance.choice(begun[-4:]))
     for attempt in begun:
         add(VOID, attempt)
     return Batch(bytes(functions), accounts, amounts, targets, SESSIONS, session_of, numbers, attempts)
@@ -117,10 +121,11 @@ def _plain(answer: Any) -> object:
     return answer
 
 
-def ledger(server: PekkoServer) -> tuple[PekkoBank, Ledger]:
-    bank = PekkoBank(addresses(server.url), TIMEOUT_S, 100, True)
-    (opened,) = bank.open_ledgers(uuid.uuid4().hex, 1)
-    return bank, opened
+@contextmanager
+def ledger(server: PekkoServer) -> Iterator[tuple[PekkoBank, Ledger]]:
+    with closing(PekkoBank(addresses(server.url), TIMEOUT_S, 100, True)) as bank:
+        (opened,) = bank.open_ledgers(uuid.uuid4().hex, 1)
+        yield bank, opened
 
 
 def applied(bank: PekkoBank, to: Ledger, batch: Batch) -> list[Answer]:
@@ -131,54 +136,53 @@ def applied(bank: PekkoBank, to: Ledger, batch: Batch) -> list[Answer]:
 @pytest.mark.parametrize("size", [1, 3, 30, 1000])
 def test_java_and_python_give_the_same_answers_also_after_crashes(one: PekkoServer, size: int) -> None:
     chance = random.Random(size)
-    bank, java = ledger(one)
-    python = TwoPhaseLedger()
-    rounds = max(40, 30_000 // size) if size > 30 else 60  # the longest is in a snapshot too
-    for turn in range(rounds):
-        batch = random_batch(chance, size)
-        assert plainly(applied(bank, java, batch)) == plainly(python.apply_steps(batch)), f"batch {turn}"
-        if turn == rounds - rounds // 4:
-            one.kill()
-            one.start()
-    snapshot = bank.snapshots([java], bank.deadline())
-    assert {account: receipt[:2] for account, receipt in snapshot.items()} == python._states
-    assert {receipt.epoch for receipt in snapshot.values()} == {java.epoch}
-    bank.close()
+    with ledger(one) as (bank, java):
+        python = TwoPhaseLedger()
+        rounds = max(40, 30_000 // size) if size > 30 else 60  # the longest is in a snapshot too
+        for turn in range(rounds):
+            batch = random_batch(chance, size) if turn else Batch.of([Operation(Function.OPEN_ACCOUNT, "a", 7)])
+            assert plainly(applied(bank, java, batch)) == plainly(python.apply_steps(batch)), f"batch {turn}"
+            if turn == rounds - rounds // 4:
+                one.kill()
+                one.start()
+        snapshot = bank.snapshots([java], bank.deadline())
+        assert {account: receipt[:2] for account, receipt in snapshot.items()} == python._states
+        assert {receipt.epoch for receipt in snapshot.values()} == {java.epoch}
 
 
 def test_credits_in_doubt_are_told_alike(one: PekkoServer) -> None:
     now_s = 0.0
     python = TwoPhaseLedger(clock=lambda: now_s)
-    bank, java = ledger(one)
-    opened = Batch.of([Operation(Function.OPEN_ACCOUNT, each, 10) for each in ("a", "b")])
-    pend = Batch(bytes([PEND]), ("a",), (3,), ('so"urce',), attempts=("caller/7",))
-    both = Batch.of([Operation(Function.DEPOSIT, "a", 1), Operation(Function.TRANSFER, "b", 1, "a")])
-    for batch in (opened, pend):
-        assert plainly(applied(bank, java, batch)) == plainly(python.apply_steps(batch))
-    time.sleep(0.6)
-    now_s = 0.6
-    found = applied(bank, java, both)
-    assert plainly(found) == plainly(python.apply_steps(both)) == [InDoubt, InDoubt]
-    assert isinstance(found[0], InDoubt)
-    assert found[0].pending == [("caller/7", 'so"urce')]
-    with pytest.raises(InDoubt) as raised:
-        bank.snapshots([java], bank.deadline())
-    assert raised.value.pending == found[0].pending
-    one.kill()
-    one.start()
-    post = Batch(bytes([POST]), ("a",), (0,), (), attempts=("caller/7",))
-    for batch in (post, both, post):
-        assert plainly(applied(bank, java, batch)) == plainly(python.apply_steps(batch))
-    bank.close()
+    with ledger(one) as (bank, java):
+        opened = Batch.of([Operation(Function.OPEN_ACCOUNT, each, 10) for each in ("a", "b")])
+        pend = Batch(bytes([PEND]), ("a",), (3,), ('so"urce',), attempts=("caller/7",))
+        both = Batch.of([Operation(Function.DEPOSIT, "a", 1), Operation(Function.TRANSFER, "b", 1, "a")])
+        for batch in (opened, pend):
+            assert plainly(applied(bank, java, batch)) == plainly(python.apply_steps(batch))
+        time.sleep(0.6)
+        now_s = 0.6
+        found = applied(bank, java, both)
+        assert plainly(found) == plainly(python.apply_steps(both)) == [InDoubt, InDoubt]
+        assert isinstance(found[0], InDoubt)
+        assert found[0].pending == [("caller/7", 'so"urce')]
+        with pytest.raises(InDoubt) as raised:
+            bank.snapshots([java], bank.deadline())
+        assert raised.value.pending == found[0].pending
+        one.kill()
+        one.start()
+        post = Batch(bytes([POST]), ("a",), (0,), (), attempts=("caller/7",))
+        for batch in (post, both, post):
+            assert plainly(applied(bank, java, batch)) == plainly(python.apply_steps(batch))
 
 
 def test_a_snapshot_has_every_account_however_many(one: PekkoServer) -> None:
-    bank, java = ledger(one)
-    names = [f"account-{place}" for place in range(20_000)]
-    for begin in (0, 10_000):
-        applied(bank, java, Batch.of([Operation(Function.OPEN_ACCOUNT, each, 1) for each in names[begin:][:10_000]]))
-    assert list(bank.snapshots([java], bank.deadline())) == names
-    bank.close()
+    with ledger(one) as (bank, java):
+        names = [f"account-{place}" for place in range(20_000)]
+        for begin in (0, 10_000):
+            applied(
+                bank, java, Batch.of([Operation(Function.OPEN_ACCOUNT, each, 1) for each in names[begin:][:10_000]])
+            )
+        assert list(bank.snapshots([java], bank.deadline())) == names
 
 
 # -- recovery --------------------------------------------------------------------------------------
@@ -222,25 +226,24 @@ def test_state_that_was_lost_is_no_other_bank(one: PekkoServer) -> None:
 
 def test_the_log_of_a_busy_ledger_stays_short(one: PekkoServer) -> None:
     """At most what was done between three snapshots is kept, so a recovery is as short."""
-    bank, java = ledger(one)
-    applied(bank, java, Batch.of([Operation(Function.OPEN_ACCOUNT, "a", 1)]))
-    directory = one.directory / java.name
-    largest = 0
-    for turn in range(40):
-        deposits = [
-            Operation(Function.DEPOSIT, "a", 1, None, OpId("s", 10_000 * turn + place)) for place in range(10_000)
-        ]
-        assert applied(bank, java, Batch.of(deposits))[-1][:2] == (10_000 * (turn + 1) + 1,) * 2  # type: ignore[index]
-        largest = max(largest, sum(path.stat().st_size for path in directory.glob("*.log")))
-    deadline = time.monotonic() + TIMEOUT_S
-    while len(list(directory.iterdir())) > 6 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(list(directory.iterdir())) <= 6
-    assert largest < 4_000_000 < 40 * 140_000
-    one.kill()
-    one.start()
-    assert bank.snapshots([java], bank.deadline()) == {"a": (400_001, 400_001, java.epoch)}
-    bank.close()
+    with ledger(one) as (bank, java):
+        applied(bank, java, Batch.of([Operation(Function.OPEN_ACCOUNT, "a", 1)]))
+        directory = one.directory / java.name
+        largest = 0
+        for turn in range(40):
+            deposits = [
+                Operation(Function.DEPOSIT, "a", 1, None, OpId("s", 10_000 * turn + place)) for place in range(10_000)
+            ]
+            assert applied(bank, java, Batch.of(deposits))[-1][:2] == (10_000 * (turn + 1) + 1,) * 2  # type: ignore[index]
+            largest = max(largest, sum(path.stat().st_size for path in directory.glob("*.log")))
+        deadline = time.monotonic() + TIMEOUT_S
+        while len(list(directory.iterdir())) > 6 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(list(directory.iterdir())) <= 6
+        assert largest < 4_000_000 < 40 * 140_000
+        one.kill()
+        one.start()
+        assert bank.snapshots([java], bank.deadline()) == {"a": (400_001, 400_001, java.epoch)}
 
 
 # -- two nodes -------------------------------------------------------------------------------------
@@ -282,7 +285,7 @@ def test_the_other_node_takes_over_and_nothing_acknowledged_is_lost(two: PekkoSe
 
 def test_a_node_that_was_paused_neither_changes_nor_tells_what_is_the_others_now(two: PekkoServer) -> None:
     numbers = iter(range(10**6))
-    with Pekko.open(context(two, timeout_s=1.0)) as accounts:
+    with Pekko.open(context(two, timeout_s=1.0)) as accounts, ExitStack() as stack:
         accounts.open_account("a")
         deposited(accounts, numbers, time.monotonic() + GIVEN_UP_S, 20)
         paused = addresses(two.url)[two.oldest]
@@ -290,8 +293,9 @@ def test_a_node_that_was_paused_neither_changes_nor_tells_what_is_the_others_now
         read = Request(to, BATCH, encode(Batch(bytes([BALANCE]), ("a",), (0,), ())))  # type: ignore[arg-type]
         two.pause()
         try:
-            early = [PekkoLinks([paused]) for _ in range(4)]
-            links = [link._take(time.monotonic() + TIMEOUT_S)[1] for link in early]
+            links = [PekkoLinks([paused])._take(time.monotonic() + TIMEOUT_S)[1] for _ in range(4)]
+            for link in links:
+                stack.callback(link.close)
             receipts = deposited(accounts, numbers, time.monotonic() + GIVEN_UP_S, 20)
             for link in links:
                 link.send(read.encode(0), time.monotonic() + TIMEOUT_S)  # it lies there until the node goes on
@@ -315,20 +319,19 @@ def test_a_node_that_was_paused_neither_changes_nor_tells_what_is_the_others_now
 
 
 def test_a_message_of_another_version_is_refused_with_the_reason(one: PekkoServer) -> None:
-    bank, java = ledger(one)
-    links = PekkoLinks(addresses(one.url))
-    (reply,) = links.exchange([Request(java, BATCH, b"\x99\x09" + b"\xc0" * 8)], time.monotonic() + TIMEOUT_S)
-    assert isinstance(reply, NotSent)
-    assert "version 9, where 1 is known" in str(reply)
-    (cut_off,) = links.exchange([Request(java, BATCH, b"\x99\x01\xc4")], time.monotonic() + TIMEOUT_S)
-    assert isinstance(cut_off, NotSent)
-    (strange,) = links.exchange([Request(java, 77, b"")], time.monotonic() + TIMEOUT_S)
-    assert "unknown kind 77" in str(strange)
-    (nameless,) = links.exchange([Request(Ledger("no/name"), BATCH, b"")], time.monotonic() + TIMEOUT_S)
-    assert isinstance(nameless, NotSent)
-    assert bank.snapshots([java], bank.deadline()) == {}
-    links.close()
-    bank.close()
+    with ledger(one) as (bank, java):
+        links = PekkoLinks(addresses(one.url))
+        (reply,) = links.exchange([Request(java, BATCH, b"\x99\x09" + b"\xc0" * 8)], time.monotonic() + TIMEOUT_S)
+        assert isinstance(reply, NotSent)
+        assert "version 9, where 1 is known" in str(reply)
+        (cut_off,) = links.exchange([Request(java, BATCH, b"\x99\x01\xc4")], time.monotonic() + TIMEOUT_S)
+        assert isinstance(cut_off, NotSent)
+        (strange,) = links.exchange([Request(java, 77, b"")], time.monotonic() + TIMEOUT_S)
+        assert "unknown kind 77" in str(strange)
+        (nameless,) = links.exchange([Request(Ledger("no/name"), BATCH, b"")], time.monotonic() + TIMEOUT_S)
+        assert isinstance(nameless, NotSent)
+        assert bank.snapshots([java], bank.deadline()) == {}
+        links.close()
 
 
 def test_a_message_that_is_too_large_is_refused_by_both_sides(one: PekkoServer) -> None:
@@ -374,4 +377,6 @@ def test_one_node_that_does_not_answer_is_left_for_the_next() -> None:
         links = PekkoLinks([silent.getsockname(), other.getsockname()])
         (reply,) = links.exchange([Request(Ledger("x"), BATCH, b"")], time.monotonic() + 0.1)
         assert isinstance(reply, NotAnswered)
-        assert links._take(time.monotonic() + TIMEOUT_S)[0] == 1
+        node, link = links._take(time.monotonic() + TIMEOUT_S)
+        link.close()
+        assert node == 1

@@ -397,6 +397,11 @@ final class Ledger {
     }
   }
 
+  /** Takes over the highest number that was seen, whose operation may be forgotten since. */
+  void reach(String session, long highest) {
+    window(session).reach(highest);
+  }
+
   /** Takes over what another ledger remembered. */
   void recall(String session, long number, Payload payload, Outcome outcome) {
     remember(new OpKey(session, number), payload, outcome);

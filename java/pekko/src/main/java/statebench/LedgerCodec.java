@@ -1,8 +1,6 @@
 package statebench;
 
 import java.io.IOException;
-import java.util.Arrays;
-import java.util.Comparator;
 import java.util.Map;
 import org.msgpack.core.MessageBufferPacker;
 import org.msgpack.core.MessagePack;
@@ -81,10 +79,8 @@ final class LedgerCodec {
   }
 
   private static void pack(MessageBufferPacker out, OpWindow window) throws IOException {
-    Slot[] slots = window.slots().toArray(Slot[]::new);
-    Arrays.sort(slots, Comparator.comparingLong(Slot::number)); // so the highest comes last, as it came
-    out.packInt(slots.length);
-    for (Slot slot : slots) {
+    out.packLong(window.highest()).packInt(window.slots().size());
+    for (Slot slot : window.slots()) {
       Payload payload = slot.payload();
       out.packLong(slot.number()).packInt(payload.code());
       out.packString(payload.account()).packString(payload.target()).packLong(payload.amount());
@@ -93,6 +89,7 @@ final class LedgerCodec {
   }
 
   private static void unpackWindow(MessageUnpacker in, Ledger ledger, String session) throws IOException {
+    ledger.reach(session, in.unpackLong());
     for (int left = in.unpackInt(); left > 0; left--) {
       long number = in.unpackLong();
       Payload payload =

@@ -39,10 +39,25 @@ final class OpWindow {
     return slot.outcome();
   }
 
-  /** Keeps the outcome of an operation that {@link #recall} called new. */
+  /**
+   * Keeps the outcome of an operation that {@link #recall} called new.
+   *
+   * <p>Unless it has left the window since, as a credit can that was pending: its slot is a newer one's.
+   */
   void remember(long number, Payload payload, Outcome outcome) {
+    if (number <= highest - SIZE) {
+      return;
+    }
     slots.put(place(number), new Slot(number, payload, outcome));
+    reach(number);
+  }
+
+  void reach(long number) {
     highest = Math.max(highest, number);
+  }
+
+  long highest() {
+    return highest;
   }
 
   Collection<Slot> slots() {
