@@ -15,7 +15,7 @@ from benchmarks.harness import java
 from benchmarks.harness.proxied_cluster import free_addresses
 from benchmarks.harness.servers import ResourceError, Server, ServerFailed, without_secret
 from strategies.interface import Durability, Resource
-from strategies.support.pekko_link import Address, addresses
+from strategies.support.pekko_link import BATCH, Address, addresses
 
 _JAVA = 17
 _JARS = "pekko"
@@ -24,10 +24,10 @@ _POLL_S = 0.01
 _ASK_S = 2.0
 """Of a node that is there, the first time it starts a ledger."""
 
-_QUESTION = struct.pack(">IIBQB5s", 19, 0, 0, 0, 5, b"ready")
-"""To a ledger that nobody opened."""
-_GONE = struct.pack(">IIB", 5, 0, 1)
-"""The answer, once there is a place for that ledger and its log was looked up."""
+_GONE, _REFUSED = 1, 2
+"""Statuses of answers: there is no such ledger, which its place and its log were asked for; it cannot be any."""
+_NOBODYS = b"ready"
+"""Name of a ledger that nobody opens."""
 
 
 class PekkoServer(Server):
@@ -68,12 +68,11 @@ class PekkoServer(Server):
             raise ResourceError(f"--pekko-url: {error}") from None
         for node in nodes:
             try:
-                if _answers(node):
+                if _status(node, b"") == _REFUSED:
                     return None
+                problem = "what answers there is another service"
             except OSError as error:
                 problem = str(error)
-            else:
-                problem = "what answers there is another service"
         raise ResourceError(f"the Pekko service at {without_secret(url)} cannot be used: {problem}; check --pekko-url")
 
     @property
@@ -152,7 +151,7 @@ class PekkoServer(Server):
         return not left and self.runs
 
     def _is_ready(self, port: int) -> bool:
-        return _answers((self._host, port))
+        return _status((self._host, port), _NOBODYS) == _GONE
 
     def _command(self, port: int) -> Sequence[str]:
         jar = java.JARS / _JARS / "state-bench-pekko.jar"
@@ -188,7 +187,10 @@ class PekkoServer(Server):
         return {"cwd": self._directory}  # where a JVM that crashes says why
 
 
-def _answers(node: Address) -> bool:
+def _status(node: Address, ledger: bytes) -> int | None:
+    """What the node says to a batch for this ledger; None where that is no answer."""
     with socket.create_connection(node, _ASK_S) as connection:
-        connection.sendall(_QUESTION)
-        return connection.recv(len(_GONE)) == _GONE
+        request = struct.pack(">IBQB", 0, BATCH, 0, len(ledger)) + ledger
+        connection.sendall(struct.pack(">I", len(request)) + request)
+        head = connection.recv(9)
+        return head[8] if len(head) == 9 else None

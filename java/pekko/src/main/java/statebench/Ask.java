@@ -1,5 +1,6 @@
 package statebench;
 
+import java.nio.charset.StandardCharsets;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /**
@@ -24,6 +25,6 @@ record Ask(int id, byte kind, long epoch, byte[] payload, ActorRef<Answer> reply
   }
 
   Answer answer(byte status, String text) {
-    return answer(status, text.getBytes(java.nio.charset.StandardCharsets.UTF_8));
+    return answer(status, text.getBytes(StandardCharsets.UTF_8));
   }
 }

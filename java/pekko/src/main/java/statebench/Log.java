@@ -236,6 +236,11 @@ final class Log implements AutoCloseable {
     }
     Files.move(unfinished, path(directory, snapshot.last(), SNAPSHOT), StandardCopyOption.ATOMIC_MOVE);
     syncDirectory();
+    try (DirectoryStream<Path> others = Files.newDirectoryStream(directory, "*" + SNAPSHOT + ".*")) {
+      for (Path other : others) {
+        Files.deleteIfExists(other); // of writers that died, or are fenced
+      }
+    }
     NavigableSet<Long> snapshots = numbers(directory, SNAPSHOT);
     while (snapshots.size() > SNAPSHOTS_KEPT) {
       Files.deleteIfExists(path(directory, snapshots.pollFirst(), SNAPSHOT));

@@ -14,11 +14,20 @@ public final class Main {
   public static void main(String[] arguments) {
     boolean isDowned;
     do {
-      ActorSystem<SelfUp> system = ActorSystem.create(Node.create(), "state-bench");
+      ActorSystem<SelfUp> system = started();
       system.getWhenTerminated().toCompletableFuture().join();
       Optional<CoordinatedShutdown.Reason> reason = CoordinatedShutdown.get(system).getShutdownReason();
       isDowned = reason.isPresent() && reason.get() == CoordinatedShutdown.clusterDowningReason();
     } while (isDowned);
+  }
+
+  private static ActorSystem<SelfUp> started() {
+    try {
+      return ActorSystem.create(Node.create(), "state-bench");
+    } catch (RuntimeException error) { // such as a port that somebody else has
+      giveUp(error.toString().lines().findFirst().orElse("") + ", " + error.getCause());
+      throw error;
+    }
   }
 
   /** Ends the process: it cannot do its work. */

@@ -23,7 +23,7 @@ final class Segment {
     void read(long number, byte[] content, long end);
   }
 
-  /** The records of one write. */
+  /** Of a record with this content. */
   static int sizeOf(byte[] content) {
     return HEAD_BYTES + content.length;
   }
