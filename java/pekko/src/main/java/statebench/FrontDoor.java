@@ -38,7 +38,9 @@ final class FrontDoor extends AbstractActor {
   public Receive createReceive() {
     return receiveBuilder()
         .match(Tcp.Connected.class, connected -> accept())
-        .match(Tcp.CommandFailed.class, failed -> Main.giveUp("%s is in use".formatted(address)))
+        .match(
+            Tcp.CommandFailed.class,
+            failed -> Main.giveUp(getContext().getSystem(), "%s is in use".formatted(address)))
         .build();
   }
 

@@ -1,12 +1,16 @@
 package statebench;
 
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicReference;
+import org.apache.pekko.actor.ClassicActorSystemProvider;
 import org.apache.pekko.actor.CoordinatedShutdown;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.cluster.typed.SelfUp;
 
 /** Program: a node, which begins again as a new member when the others have given it up. */
 public final class Main {
+
+  private static final AtomicReference<String> PROBLEM = new AtomicReference<>();
 
   private Main() {}
 
@@ -16,6 +20,9 @@ public final class Main {
     do {
       ActorSystem<SelfUp> system = started();
       system.getWhenTerminated().toCompletableFuture().join();
+      if (PROBLEM.get() != null) {
+        giveUp(PROBLEM.get());
+      }
       Optional<CoordinatedShutdown.Reason> reason = CoordinatedShutdown.get(system).getShutdownReason();
       isDowned = reason.isPresent() && reason.get() == CoordinatedShutdown.clusterDowningReason();
     } while (isDowned);
@@ -30,8 +37,13 @@ public final class Main {
     }
   }
 
-  /** Ends the process: it cannot do its work. */
-  static void giveUp(String why) {
+  /** Ends the process once all is logged: it cannot do its work. */
+  static void giveUp(ClassicActorSystemProvider system, String why) {
+    PROBLEM.set(why);
+    system.classicSystem().terminate();
+  }
+
+  private static void giveUp(String why) {
     System.err.println("this node ends: " + why);
     Runtime.getRuntime().halt(1);
   }
