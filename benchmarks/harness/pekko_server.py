@@ -7,7 +7,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +59,10 @@ class PekkoServer(Server):
         """Java; the jars are looked for too."""
         java.jars(_JARS)
         return java.runtime(_JAVA)
+
+    @classmethod
+    def versions(cls) -> Mapping[str, str]:
+        return java.versions(_JARS, "pekko-actor-typed_2.13")
 
     @classmethod
     def durability_of(cls, url: str) -> Durability | None:
