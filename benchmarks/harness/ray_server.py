@@ -1,0 +1,159 @@
+"""A Ray head node of the harness's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.harness.servers import ResourceError, Server, ServerMissing
+from strategies.interface import Durability, Resource
+from strategies.support import ray_link
+from strategies.support.fates import NotSent
+from strategies.support.ray_host import RayHost
+
+_CPUS = 4
+"""Tasks at a time; actors take none. Ray starts as many idle processes as soon as somebody connects."""
+_STORE_BYTES = 80_000_000
+"""Of the object store: Ray takes no less than 75 MiB."""
+_ASK_S = 5.0
+_ACTOR = f"ray::{RayHost.__name__}"
+"""How Ray titles the process of one of our actors."""
+
+
+class RayServer(Server):
+    """A head node: its processes are the head's program, GCS, raylet, agents, and a worker for each actor.
+
+    What holds state are actors, so `kill` ends these alone, and whether they come back is Ray's business. The head
+    stays: without it, Ray ends every process that is connected.
+    """
+
+    resource = Resource.RAY
+    product = "Ray"
+    url_field = "ray_url"
+    option = "--ray-url"
+    remedy = "there is no other"
+    client_module = "ray"
+    extra = "ray"
+    ready_s = 30.0
+    no_proxy = "callers, raylet and actors connect to each other at ports that they open and advertise themselves"
+    not_watched = "its state is in memory only"
+
+    @classmethod
+    def find_program(cls) -> Path:
+        """This interpreter, by which `ray start` runs."""
+        if cls.client_missing():
+            raise ServerMissing(str(cls.client_missing()))
+        return Path(sys.executable)
+
+    @classmethod
+    def durability_of(cls, url: str) -> Durability | None:
+        """Actors' state is in memory, whatever the cluster."""
+        try:
+            address = ray_link.address_of(url)
+            nodes = ray_link.in_time(time.monotonic() + _ASK_S, lambda: _nodes(address))
+        except (ValueError, NotSent) as error:
+            raise ResourceError(f"the Ray cluster at {url} cannot be used: {error}; check {cls.option}") from error
+        if not nodes:
+            raise ResourceError(f"the Ray cluster at {url} has no node that runs; start one, or leave {cls.option} out")
+        return Durability.VOLATILE
+
+    @property
+    def url(self) -> str:
+        return f"{ray_link.SCHEME}://{self._host}:{self._port}"
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes()]
+
+    def kill(self) -> None:
+        """SIGKILL of the actors' processes."""
+        actors = [process for process in self._processes() if _title(process).startswith(_ACTOR)]
+        for process in actors:
+            process.kill()
+        psutil.wait_procs(actors, _ASK_S)
+
+    def pause(self) -> None:
+        """SIGSTOP of all of it."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """And disconnect this process: Ray would end it a minute after its head."""
+        ray = sys.modules.get("ray")
+        if ray is not None and self.runs and ray_link.is_connected(ray_link.address_of(self.url)):
+            self.resume()
+            ray.shutdown()
+        super().stop()
+
+    def _command(self, port: int) -> Sequence[str]:
+        settings = {
+            "node-ip-address": self._host,
+            "port": port,
+            "num-cpus": _CPUS,
+            "num-gpus": 0,
+            "object-store-memory": _STORE_BYTES,
+            "temp-dir": self._directory,  # as short as can be: Ray's sockets are in it, with long names
+            "include-dashboard": "false",
+            "include-log-monitor": "false",
+            # Any that are free, in place of fixed ones that a second head could not have.
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+            "dashboard-agent-listen-port": 0,
+            "log-color": "false",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        start = [str(self._program), "-m", "ray.scripts.scripts", "start"]
+        return [*start, "--head", "--block", "--disable-usage-stats", *options]
+
+    def _process_options(self) -> dict[str, Any]:
+        # Or everything listens on all interfaces, although the node's address is a loopback one.
+        return {"env": os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}}
+
+    def _is_ready(self, port: int) -> bool:
+        with socket.create_connection((self._host, port), _ASK_S):  # Ray's own client would wait, and complain
+            pass
+        return bool(_nodes(ray_link.address_of(f"{ray_link.SCHEME}://{self._host}:{port}")))
+
+    def _reap(self) -> None:
+        processes = self._processes()
+        super()._reap()
+        _, alive = psutil.wait_procs(processes, _ASK_S)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, _ASK_S)
+
+    def _processes(self) -> list[psutil.Process]:
+        if not self.runs:
+            return []
+        head = psutil.Process(self.pid)
+        return [head, *head.children(recursive=True)]
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+def _nodes(address: str) -> int:
+    """How many nodes of the cluster run."""
+    from ray._raylet import GcsClient  # as `ray status` asks; the public ways need a dashboard, or a connected driver
+
+    return len(GcsClient(address=address).get_all_node_info())
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
