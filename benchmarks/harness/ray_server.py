@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.harness import ray_head
 from benchmarks.harness.servers import ResourceError, Server, ServerMissing
 from strategies.interface import Durability, Resource
 from strategies.support import ray_link
@@ -46,6 +47,7 @@ class RayServer(Server):
     ready_s = 30.0
     no_proxy = "callers, raylet and actors connect to each other at ports that they open and advertise themselves"
     not_watched = "its state is in memory only"
+    _stop_signal = signal.SIGKILL  # there is nothing to save; Ray's own way to end takes seconds
 
     @classmethod
     def find_program(cls) -> Path:
@@ -58,8 +60,8 @@ class RayServer(Server):
     def durability_of(cls, url: str) -> Durability | None:
         """Actors' state is in memory, whatever the cluster."""
         try:
-            address = ray_link.address_of(url)
-            nodes = ray_link.in_time(time.monotonic() + _ASK_S, lambda: _nodes(address))
+            ray_link.address_of(url)
+            nodes = ray_link.in_time(time.monotonic() + _ASK_S, lambda: _nodes(urlsplit(url).netloc))
         except (ValueError, NotSent) as error:
             raise ResourceError(f"the Ray cluster at {url} cannot be used: {error}; check {cls.option}") from error
         if not nodes:
@@ -113,7 +115,7 @@ class RayServer(Server):
             "log-color": "false",
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        start = [str(self._program), "-m", "ray.scripts.scripts", "start"]
+        start = [str(self._program), "-P", ray_head.__file__, "start"]
         return [*start, "--head", "--block", "--disable-usage-stats", *options]
 
     def _process_options(self) -> dict[str, Any]:
@@ -121,9 +123,10 @@ class RayServer(Server):
         return {"env": os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}}
 
     def _is_ready(self, port: int) -> bool:
-        with socket.create_connection((self._host, port), _ASK_S):  # Ray's own client would wait, and complain
-            pass
-        return bool(_nodes(ray_link.address_of(f"{ray_link.SCHEME}://{self._host}:{port}")))
+        # Who asks GCS before it serves, waits for 5 s. The raylet starts after it.
+        if not (self._directory / "session_latest" / "sockets" / "raylet").is_socket():
+            return False
+        return bool(_nodes(f"{self._host}:{port}"))
 
     def _reap(self) -> None:
         processes = self._processes()
