@@ -46,7 +46,7 @@ VARIANTS = {"plain": Kept(0, 0), "restarts": Kept(-1, 0), "retries": Kept(-1, -1
 """`plain` is Ray's default; -1 is without limit."""
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """The actor's state is gone; nothing was applied."""
 
 
@@ -149,7 +149,7 @@ class RayBank:
         self.check_open()
         begun = [self._begun(*request, deadline) for request in requests]
         for ref in begun:
-            yield ref if isinstance(ref, Exception) else _reply(ref, deadline)
+            yield ref if isinstance(ref, Exception) else reply_of(ref, deadline)
 
     def _begun(self, owner: HostRef, payload: bytes, twice: bool, deadline: float) -> Any:
         """The reference to the reply, or why there is none."""
@@ -158,13 +158,13 @@ class RayBank:
             if twice and self._kept.max_task_retries:
                 method = method.options(max_task_retries=self._kept.max_task_retries)
             return method.remote(self._name, owner.epoch, *parts(payload))
-        except (NotSent, _Gone) as error:
+        except (NotSent, Gone) as error:
             return error
 
     def _actor(self, owner: HostRef, deadline: float) -> Any:
         """What to call the owner by, over the present connection."""
         if owner.gone:
-            raise _Gone
+            raise Gone
         connection = ray_link.join(self, self._address, deadline)
         if owner.connection is not connection:
             import ray
@@ -172,7 +172,7 @@ class RayBank:
             try:
                 owner.actor = ray_link.in_time(deadline, lambda: ray.get_actor(owner.name, NAMESPACE))
             except ValueError:  # of a detached actor the name is free again when it is dead for good
-                raise _Gone from None
+                raise Gone from None
             except ray.exceptions.RayError as error:
                 raise NotSent(f"the actor could not be looked up: {error}") from error
             owner.connection = connection
@@ -192,7 +192,7 @@ class RayBank:
         if isinstance(error, NotSent):
             unavailable = Unavailable(f"{what} was not sent: {error}; send it again")
             return unavailable, unavailable
-        if isinstance(error, _Gone):
+        if isinstance(error, Gone):
             owner.gone = True
             lost = StateLost("the Ray actor died with the bank's accounts; open the bank again, blank")
             return lost, lost
@@ -290,7 +290,7 @@ def parts(payload: bytes) -> list[bytes]:
     return [payload[begin : begin + _PART_BYTES] for begin in range(0, len(payload), _PART_BYTES)]
 
 
-def _reply(ref: Any, deadline: float) -> bytes | Exception:
+def reply_of(ref: Any, deadline: float) -> bytes | Exception:
     """What became of a call.
 
     Ray does not say of a call that it failed whether the method ran (`ActorUnavailableError`: it "may or may not
@@ -300,17 +300,17 @@ def _reply(ref: Any, deadline: float) -> bytes | Exception:
     import ray
 
     try:
-        return kept_or_gone(ray.get(ref, timeout=_left(deadline)))
+        return _of(ray.get(ref, timeout=_left(deadline)))
     except Exception as error:
-        return kept_or_gone(error)
+        return _of(error)
 
 
-def kept_or_gone(reply: bytes | Exception) -> bytes | Exception:
+def _of(reply: bytes | Exception) -> bytes | Exception:
     """The reply, or what it says of the state."""
     import ray
 
     if reply == GONE or isinstance(reply, ray.exceptions.ActorDiedError):
-        return _Gone()
+        return Gone()
     if isinstance(reply, (ray.exceptions.GetTimeoutError, TimeoutError)):
         return NotAnswered("no answer in time")
     return reply

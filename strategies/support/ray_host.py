@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from strategies.support.fates import NotSent
 from strategies.support.ledger import LedgerState
 from strategies.support.wire_ledger import SNAPSHOT, WireLedger
 
@@ -43,7 +45,7 @@ class RayHost:
         return ledger.packed_snapshot(ledger.doubts()) if payload == SNAPSHOT else ledger.answer(payload)
 
 
-def ask(actor: Any, deadline: float, bank: str, epoch: int, *parts: bytes) -> bytes | Exception:
+def ask(actor: Any, deadline: float, bank: str, epoch: int, parts: Sequence[bytes]) -> bytes | Exception:
     """Within a Ray task, have the actor answer; what it raised is an answer too.
 
     `deadline` is a reading of `time.time()`: that of `time.monotonic()` means nothing on another host.
@@ -53,7 +55,7 @@ def ask(actor: Any, deadline: float, bank: str, epoch: int, *parts: bytes) -> by
     try:
         left_s = deadline - time.time()
         if left_s <= 0:
-            return TimeoutError("the deadline had passed before the task began")
+            return NotSent("the deadline had passed before the task began")
         answer: bytes = ray.get(actor.answer.remote(bank, epoch, *parts), timeout=left_s)
         return answer
     except Exception as error:
