@@ -60,8 +60,9 @@ class RayServer(Server):
     def durability_of(cls, url: str) -> Durability | None:
         """Actors' state is in memory, whatever the cluster."""
         try:
-            ray_link.address_of(url)
-            nodes = ray_link.in_time(time.monotonic() + _ASK_S, lambda: _nodes(urlsplit(url).netloc))
+            deadline = time.monotonic() + _ASK_S
+            ray_link.knock(ray_link.address_of(url), deadline)
+            nodes = ray_link.in_time(deadline, lambda: _nodes(urlsplit(url).netloc))
         except (ValueError, NotSent) as error:
             raise ResourceError(f"the Ray cluster at {url} cannot be used: {error}; check {cls.option}") from error
         if not nodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -19,6 +20,11 @@ from strategies.support.fates import NotSent
 T = TypeVar("T")
 
 SCHEME = "ray"
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""A frame of HTTP/2 with no setting in it."""
+_LEAST_S = 0.001
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 
@@ -68,14 +74,35 @@ def join(user: object, address: str, deadline: float) -> Connection:
     """
     current = _current
     if current is None or _forked or not current.serves(address):
-        current = _attempted(user, address)
-        wait([current.made], timeout=max(0.0, deadline - time.monotonic()))
+        current = _attempted(user, address, deadline)
+        wait([current.made], timeout=_left(deadline))
         if not current.made.done():
             raise NotSent(f"no Ray cluster answered at {address} in time")
         error = current.made.exception()
         if error is not None:
+            if isinstance(error, NotSent):
+                raise NotSent(str(error)) from None
             raise NotSent(f"the Ray cluster at {address} cannot be used: {error}") from error
     return current
+
+
+def knock(address: str, deadline: float) -> None:
+    """Return if a gRPC server is there, as GCS is: it answers the beginning of HTTP/2 (RFC 9113, 3.4) with its own.
+
+    Ray's client tries for more than a minute, and cannot be told to give up.
+
+    Raises:
+        NotSent: none answered by the deadline.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _left(deadline)) as connection:
+            connection.settimeout(_left(deadline))
+            connection.sendall(_PREFACE + _SETTINGS)
+            if connection.recv(len(_SETTINGS))[3:4] != _SETTINGS[3:4]:
+                raise NotSent(f"what answers at {address} is no Ray cluster")
+    except OSError as error:
+        raise NotSent(f"no Ray cluster answered at {address}: {error}") from error
 
 
 def leave(user: object) -> None:
@@ -99,13 +126,13 @@ def in_time(deadline: float, call: Callable[[], T]) -> T:
     """
     answer: Future[T] = Future()
     _in_thread(answer, call)
-    wait([answer], timeout=max(0.0, deadline - time.monotonic()))
+    wait([answer], timeout=_left(deadline))
     if not answer.done():
         raise NotSent("the Ray cluster did not answer in time")
     return answer.result()
 
 
-def _attempted(user: object, address: str) -> Connection:
+def _attempted(user: object, address: str, deadline: float) -> Connection:
     global _current
     import ray
 
@@ -125,12 +152,12 @@ def _attempted(user: object, address: str) -> Connection:
                 )
             if found != address:
                 ray.shutdown()
-                _begin(address)
+                _begin(address, deadline)
             elif not ours:  # whoever made it may end it, too
                 _current = Connection(address)
                 _current.made.set_result(None)
         else:
-            _begin(address)
+            _begin(address, deadline)
         assert _current is not None
         _users.add(user)
         return _current
@@ -144,16 +171,17 @@ def _address_here() -> str:
     return _canonical(host, port)
 
 
-def _begin(address: str) -> None:
+def _begin(address: str, deadline: float) -> None:
     global _current
     _current = Connection(address)
-    _in_thread(_current.made, lambda: _connect(address))
+    _in_thread(_current.made, lambda: _connect(address, deadline))
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, deadline: float) -> None:
     """Not from the main thread: `ray.init` would replace the process's handler of SIGTERM there."""
     import ray
 
+    knock(address, deadline)
     with _unlogged():
         ray.init(address=address, log_to_driver=False, configure_logging=False)
 
@@ -181,6 +209,10 @@ def _in_thread(answer: Future[T], call: Callable[[], T]) -> None:
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="ray-link").start()
+
+
+def _left(deadline: float) -> float:
+    return max(_LEAST_S, deadline - time.monotonic())  # no time at all would mean not to block
 
 
 def _canonical(host: str, port: int | str) -> str:
