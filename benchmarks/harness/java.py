@@ -24,8 +24,7 @@ def runtime(oldest: int) -> Path:
     Raises:
         ServerMissing: there is none, or it is older, with what helps.
     """
-    home = os.environ.get("JAVA_HOME")
-    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    found = _program()
     helps = f"install Java {oldest} or newer (Debian: apt-get install openjdk-17-jre-headless), or set JAVA_HOME to one"
     if found is None:
         raise ServerMissing(f"there is no Java on PATH; {helps}")
@@ -47,6 +46,21 @@ def jars(name: str) -> list[Path]:
     if not found:
         raise ServerMissing(f"there are no jars in {JARS / name}; run: make java (it needs Maven and a JDK)")
     return found
+
+
+def versions(name: str, jar: str) -> dict[str, str]:
+    """Of the server of this name, by its jar `<jar>-<version>.jar`, and of Java; of what is there."""
+    there = sorted((JARS / name).glob(f"{jar}-[0-9]*.jar"))
+    if not there:
+        return {}
+    program = _program()
+    version = _version(program) if program else None
+    return {name: there[-1].stem.removeprefix(f"{jar}-"), "java": str(version)}
+
+
+def _program() -> str | None:
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home) / "bin" / "java") if home else shutil.which("java")
 
 
 @cache

@@ -96,6 +96,8 @@ class Server(ABC):
         self._data.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._user: tuple[int, int] | None = None
+        """Whom it runs as, by user and group; None for the harness's own."""
 
     # -- what a kind of server says of itself ----------------------------------------------------
 
@@ -125,6 +127,11 @@ class Server(ABC):
         except ServerMissing as error:
             return str(error)
         return None
+
+    @classmethod
+    def versions(cls) -> Mapping[str, str]:
+        """Of what it runs, where no Python package's version tells; of what is there."""
+        return {}
 
     @classmethod
     @abstractmethod
@@ -260,7 +267,9 @@ class Server(ABC):
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    *launch.command(namespace=str(self._namespace) if self._namespace else None, handover=handover),
+                    *launch.command(
+                        namespace=str(self._namespace) if self._namespace else None, handover=handover, user=self._user
+                    ),
                     *self._command(port),
                 ],
                 pass_fds=() if handover is None else (handover,),
