@@ -8,7 +8,8 @@ there are no Dask tasks to call from.
 The shards are those of `ray_pool` in its variant `plain`: what is said there of losses and of hosts holds here too.
 The way to them is longer, by a Ray task. Ray runs a task again, up to three times, when its process dies
 (https://docs.ray.io/en/latest/ray-core/fault_tolerance/tasks.html): that is turned off, since the actor may have done
-by then what the task asked for. The scheduler has no deadline, so graphs are persisted, and their references waited for.
+by then what the task asked for. The scheduler has no deadline, so a graph is persisted, and its references are waited
+for.
 """
 
 from __future__ import annotations

@@ -151,9 +151,10 @@ class RayServer(Server):
 
 def _nodes(address: str) -> int:
     """How many nodes of the cluster run."""
-    from ray._raylet import GcsClient  # as `ray status` asks; the public ways need a dashboard, or a connected driver
+    import ray
 
-    return len(GcsClient(address=address).get_all_node_info())
+    # As `ray status` asks; the public ways need a dashboard, or a connected driver.
+    return len(ray._raylet.GcsClient(address=address).get_all_node_info())
 
 
 def _title(process: psutil.Process) -> str:

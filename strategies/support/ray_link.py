@@ -1,4 +1,4 @@
-"""This process's one connection to a Ray cluster: made within a deadline, shared by handles, never by a forked child."""
+"""This process's one connection to a Ray cluster: made in time, shared by handles, never by a forked child."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def join(user: object, address: str, deadline: float) -> Connection:
         NotSent: no cluster answers there by the deadline, or this process cannot connect to one.
     """
     current = _current
-    if current is None or _forked or not current.serves(address):
-        current = _attempted(user, address, deadline)
+    serves = current is not None and not _forked and current.serves(address)
+    if current is None or not serves or user not in _users:
+        if not serves:
+            knock(address, deadline)
+        current = _attempted(user, address)
         wait([current.made], timeout=_left(deadline))
-        if not current.made.done():
-            raise NotSent(f"no Ray cluster answered at {address} in time")
-        error = current.made.exception()
+        error = current.made.exception() if current.made.done() else TimeoutError("no answer in time")
         if error is not None:
-            if isinstance(error, NotSent):
-                raise NotSent(str(error)) from None
+            leave(user)
             raise NotSent(f"the Ray cluster at {address} cannot be used: {error}") from error
     return current
 
@@ -132,7 +132,7 @@ def in_time(deadline: float, call: Callable[[], T]) -> T:
     return answer.result()
 
 
-def _attempted(user: object, address: str, deadline: float) -> Connection:
+def _attempted(user: object, address: str) -> Connection:
     global _current
     import ray
 
@@ -152,12 +152,12 @@ def _attempted(user: object, address: str, deadline: float) -> Connection:
                 )
             if found != address:
                 ray.shutdown()
-                _begin(address, deadline)
+                _begin(address)
             elif not ours:  # whoever made it may end it, too
                 _current = Connection(address)
                 _current.made.set_result(None)
         else:
-            _begin(address, deadline)
+            _begin(address)
         assert _current is not None
         _users.add(user)
         return _current
@@ -171,19 +171,21 @@ def _address_here() -> str:
     return _canonical(host, port)
 
 
-def _begin(address: str, deadline: float) -> None:
+def _begin(address: str) -> None:
     global _current
     _current = Connection(address)
-    _in_thread(_current.made, lambda: _connect(address, deadline))
+    _in_thread(_current.made, lambda: _connect(address))
 
 
-def _connect(address: str, deadline: float) -> None:
+def _connect(address: str) -> None:
     """Not from the main thread: `ray.init` would replace the process's handler of SIGTERM there."""
     import ray
 
-    knock(address, deadline)
     with _unlogged():
         ray.init(address=address, log_to_driver=False, configure_logging=False)
+    # That is about what workers print. What Ray has to say of their deaths would go to this program's own output all
+    # the same, where somebody may read JSON; there is no public way to stop it.
+    ray._private.worker._worker_logs_enabled = False
 
 
 @contextmanager
@@ -216,8 +218,11 @@ def _left(deadline: float) -> float:
 
 
 def _canonical(host: str, port: int | str) -> str:
-    """Ray 2.60 takes `localhost` and 127.0.0.1 for the host's outward address, where a cluster on loopback does not
-    listen. Names of hosts have no case, but Ray looks for this one in lower case only."""
+    """An address that Ray takes as it is.
+
+    Ray 2.60 takes `localhost` and 127.0.0.1 for the host's outward address, where a cluster on loopback does not
+    listen. Names of hosts have no case, but Ray looks for this one in lower case only.
+    """
     host = host.strip("[]").casefold()
     if host in _LOOPBACK:
         return f"LOCALHOST:{port}"
