@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from benchmarks.harness import ray_head
-from benchmarks.harness.servers import ResourceError, Server, ServerMissing
+from benchmarks.harness.servers import ResourceError, Server, ServerMissing, without_secret
 from strategies.interface import Durability, Resource
 from strategies.support import ray_link
 from strategies.support.fates import NotSent
@@ -59,14 +59,15 @@ class RayServer(Server):
     @classmethod
     def durability_of(cls, url: str) -> Durability | None:
         """Actors' state is in memory, whatever the cluster."""
+        shown = without_secret(url)
         try:
             deadline = time.monotonic() + _ASK_S
             ray_link.knock(ray_link.address_of(url), deadline)
             nodes = ray_link.in_time(deadline, lambda: _nodes(urlsplit(url).netloc))
         except (ValueError, NotSent) as error:
-            raise ResourceError(f"the Ray cluster at {url} cannot be used: {error}; check {cls.option}") from error
+            raise ResourceError(f"the Ray cluster at {shown} cannot be used: {error}; check {cls.option}") from error
         if not nodes:
-            raise ResourceError(f"the Ray cluster at {url} has no node that runs; start one, or leave {cls.option} out")
+            raise ResourceError(f"the Ray cluster at {shown} has no node; start one, or leave {cls.option} out")
         return Durability.VOLATILE
 
     @property
@@ -76,6 +77,11 @@ class RayServer(Server):
     @property
     def pids(self) -> list[int]:
         return [process.pid for process in self._processes()]
+
+    def start(self) -> None:
+        """Nothing, after `kill`: the head is there."""
+        if not self.runs:
+            super().start()
 
     def kill(self) -> None:
         """SIGKILL of the actors' processes."""
@@ -132,10 +138,10 @@ class RayServer(Server):
     def _reap(self) -> None:
         processes = self._processes()
         super()._reap()
-        _, alive = psutil.wait_procs(processes, _ASK_S)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, _ASK_S)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, _ASK_S)
 
     def _processes(self) -> list[psutil.Process]:
         if not self.runs:

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -38,7 +37,7 @@ def opened(server: RayServer, bank: str, variant: str = "plain", timeout_s: floa
 
 
 def test_it_listens_on_loopback_only(server: RayServer) -> None:
-    """Actors and this process, which is connected to them, included."""
+    """With an actor, and this process, which is connected to it."""
     with opened(server, "listens"):
         processes = [*map(psutil.Process, server.pids), psutil.Process()]
         listening = {
@@ -98,29 +97,10 @@ def test_paused_it_answers_later(server: RayServer) -> None:
         assert accounts.balance("a")[:2] == (2, 8)
 
 
-def test_a_second_one_beside_it_leaves_nothing(server: RayServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory(prefix="ray-") as directory:  # short: sockets are in it
-        monkeypatch.setattr("tempfile.tempdir", directory)
-        before = shared_memory()
-        with RayServer(Durability.VOLATILE) as second:
-            assert second.url != server.url
-            processes = [psutil.Process(pid) for pid in second.pids]
-            assert list(Path(directory).iterdir())
-        assert not [process for process in processes if is_alive(process)]
-        assert list(Path(directory).iterdir()) == []
-        assert shared_memory() <= before
-        second.stop()
-    assert not Path("/tmp/ray").exists() or Path("/tmp/ray").stat().st_mtime < psutil.Process().create_time()
-
-
-def shared_memory() -> set[str]:
-    """What Ray keeps its objects in."""
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.glob("plasma*")} if folder.is_dir() else set()
-
-
 def test_all_of_it_dies_with_its_parent() -> None:
-    """Also where the parent is given no chance to stop it, and with an actor."""
+    """Also where the parent is given no chance to stop it, and with an actor. What is left is its directory."""
+    default, before = Path("/tmp/ray"), shared_memory()
+    there = default.exists()
     script = (
         "import time\n"
         "from benchmarks.harness.ray_server import RayServer\n"
@@ -144,12 +124,19 @@ def test_all_of_it_dies_with_its_parent() -> None:
             while time.monotonic() < deadline and any(map(is_alive, processes)):
                 time.sleep(0.05)
             assert not [process for process in processes if is_alive(process)]
+            assert shared_memory() <= before
+            assert default.exists() == there
         finally:
             parent.kill()
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
     shutil.rmtree(directory)
+
+
+def shared_memory() -> set[str]:
+    """What Ray keeps objects in."""
+    return {path.name for path in Path("/dev/shm").glob("plasma*")}
 
 
 def test_a_users_cluster_is_asked_whether_it_is_there(server: RayServer) -> None:
