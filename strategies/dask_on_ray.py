@@ -15,8 +15,7 @@ for.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from multiprocessing.pool import ThreadPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from strategies.interface import Caller, Capabilities, Consistency, Context, Retries, Transfers
@@ -27,9 +26,6 @@ from strategies.support.ray_host import ask
 from strategies.support.sharding import HashRing
 
 SHARDS = 4
-
-_THREADS = 4
-"""That submit a graph's tasks."""
 
 
 class DaskOnRay(ShardedAccounts):
@@ -57,13 +53,6 @@ class DaskOnRay(ShardedAccounts):
 class _GraphBank(RayBank):
     """A bank whose owners are asked by the tasks of a graph."""
 
-    _threads: ThreadPool | None = None
-
-    def close(self) -> None:
-        super().close()
-        if self._threads is not None:
-            self._threads.terminate()
-
     def _exchange(
         self, requests: Iterable[tuple[HostRef, bytes, bool]], deadline: float
     ) -> Iterator[bytes | Exception]:
@@ -86,12 +75,26 @@ class _GraphBank(RayBank):
         """References to what the tasks of this graph will have returned."""
         if not tasks:
             return ()
-        if self._threads is None:
-            self._threads = ThreadPool(_THREADS)
         refs: Sequence[Any] = _scheduler()(
-            tasks, list(tasks), ray_persist=True, ray_remote_args={"max_retries": 0}, pool=self._threads
+            tasks, list(tasks), ray_persist=True, ray_remote_args={"max_retries": 0}, pool=_Here
         )
         return refs
+
+
+class _Here:
+    """In place of the scheduler's pool of threads that submit tasks: this one. To submit blocks nobody."""
+
+    _pool = (None,)
+    """The scheduler counts its threads."""
+
+    @staticmethod
+    def apply_async(
+        function: Callable[..., Any], args: Any = (), kwds: Any = None, callback: Callable[..., Any] | None = None
+    ) -> None:
+        """Apply it now."""
+        result = function(*args, **(kwds or {}))
+        if callback is not None:
+            callback(result)
 
 
 def _scheduler() -> Any:

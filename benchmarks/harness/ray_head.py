@@ -19,8 +19,11 @@ def main() -> None:
         os.killpg(0, signal.SIGKILL)  # of a session that the harness began for it
     os.close(gone)
 
+    from ray._private import services
     from ray.scripts.scripts import main as ray
 
+    # It starts although there is to be no dashboard, and takes the processor when the first callers come.
+    services.start_api_server = lambda *_, **__: (None, None)
     ray()
 
 

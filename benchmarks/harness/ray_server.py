@@ -21,7 +21,7 @@ from strategies.support import ray_link
 from strategies.support.fates import NotSent
 from strategies.support.ray_host import RayHost
 
-_CPUS = 4
+_CPUS = 2
 """Tasks at a time; actors take none. Ray starts as many idle processes as soon as somebody connects."""
 _STORE_BYTES = 80_000_000
 """Of the object store: Ray takes no less than 75 MiB."""
@@ -123,7 +123,7 @@ class RayServer(Server):
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         start = [str(self._program), "-P", ray_head.__file__, "start"]
-        return [*start, "--head", "--block", "--disable-usage-stats", *options]
+        return [*start, "--head", "--block", "--no-monitor", "--disable-usage-stats", *options]
 
     def _process_options(self) -> dict[str, Any]:
         # Or everything listens on all interfaces, although the node's address is a loopback one.
