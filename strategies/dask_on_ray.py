@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, Self
 
 from strategies.interface import Caller, Capabilities, Consistency, Context, Retries, Transfers
 from strategies.support.actor_accounts import ShardedAccounts
 from strategies.support.fates import NotSent
-from strategies.support.ray_bank import NEEDS, SURVIVES, Gone, HostRef, RayBank, parts, reply_of
+from strategies.support.ray_bank import NEEDS, PLAIN, SURVIVES, Gone, HostRef, RayBank, parts, reply_of
 from strategies.support.ray_host import ask
 from strategies.support.sharding import HashRing
 
@@ -46,7 +47,7 @@ class DaskOnRay(ShardedAccounts):
 
     @classmethod
     def open(cls, context: Context) -> Self:
-        bank = _GraphBank.of(context, cls.name, cls.capabilities.variants)
+        bank = _GraphBank.of(context, cls.name, {"default": PLAIN})
         return cls(bank, bank.open_shards(context.shards or SHARDS))
 
 
@@ -97,6 +98,7 @@ class _Here:
             callback(result)
 
 
+@cache
 def _scheduler() -> Any:
     """Ray's. Its package replaces `dask.persist`, for everybody, by one that other schedulers may not understand."""
     import dask

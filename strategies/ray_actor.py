@@ -25,7 +25,9 @@ from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers
 from strategies.support.actor_accounts import ShardedAccounts
-from strategies.support.ray_bank import CALLERS, NEEDS, SURVIVES, VARIANTS, HostRef, RayBank
+from strategies.support.ray_bank import CALLERS, NEEDS, PLAIN, RESTARTS, RETRIES, SURVIVES, HostRef, RayBank
+
+_VARIANTS = {"plain": PLAIN, "restarts": RESTARTS, "retries": RETRIES}
 
 
 class RayActor(ShardedAccounts):
@@ -38,7 +40,7 @@ class RayActor(ShardedAccounts):
         retries=Retries.SAFE_WITH_OP_ID,
         callers=CALLERS,
         needs=NEEDS,
-        variants=tuple(VARIANTS),
+        variants=tuple(_VARIANTS),
     )
     one_owner_sees_all = True
 
@@ -47,5 +49,5 @@ class RayActor(ShardedAccounts):
 
     @classmethod
     def open(cls, context: Context) -> Self:
-        bank = RayBank.of(context, cls.name, cls.capabilities.variants)
+        bank = RayBank.of(context, cls.name, _VARIANTS)
         return cls(bank, bank.open_shards(1))

@@ -13,10 +13,12 @@ from typing import Self
 
 from strategies.interface import Capabilities, Consistency, Context, Retries, Transfers
 from strategies.support.actor_accounts import ShardedAccounts
-from strategies.support.ray_bank import CALLERS, NEEDS, SURVIVES, HostRef, RayBank
+from strategies.support.ray_bank import CALLERS, NEEDS, PLAIN, RETRIES, SURVIVES, HostRef, RayBank
 from strategies.support.sharding import HashRing
 
 SHARDS = 4
+
+_VARIANTS = {"plain": PLAIN, "retries": RETRIES}
 
 
 class RayPool(ShardedAccounts):
@@ -30,7 +32,7 @@ class RayPool(ShardedAccounts):
         callers=CALLERS,
         needs=NEEDS,
         sharded=True,
-        variants=("plain", "retries"),
+        variants=tuple(_VARIANTS),
     )
 
     def __init__(self, bank: RayBank, shards: Sequence[HostRef]) -> None:
@@ -38,5 +40,5 @@ class RayPool(ShardedAccounts):
 
     @classmethod
     def open(cls, context: Context) -> Self:
-        bank = RayBank.of(context, cls.name, cls.capabilities.variants)
+        bank = RayBank.of(context, cls.name, _VARIANTS)
         return cls(bank, bank.open_shards(context.shards or SHARDS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -42,8 +42,8 @@ class Kept(NamedTuple):
     max_task_retries: int
 
 
-VARIANTS = {"plain": Kept(0, 0), "restarts": Kept(-1, 0), "retries": Kept(-1, -1)}
-"""`plain` is Ray's default; -1 is without limit."""
+PLAIN, RESTARTS, RETRIES = Kept(0, 0), Kept(-1, 0), Kept(-1, -1)
+"""Ray's default; and without limit."""
 
 
 class Gone(Exception):
@@ -84,20 +84,21 @@ class RayBank:
         self._closed = False
 
     @classmethod
-    def of(cls, context: Context, strategy: str, variants: Collection[str]) -> Self:
-        """The bank that the context names. Connects to nobody yet.
+    def of(cls, context: Context, strategy: str, variants: Mapping[str, Kept]) -> Self:
+        """The bank that the context names, in one of these variants, by default the first. Connects to nobody yet.
 
         Raises:
             ValueError: there is no such variant, or no address of a Ray cluster.
         """
         if context.ray_url is None:
             raise ValueError(f"{strategy} keeps its state in Ray actors; put the Ray cluster's URL into the context")
-        if context.variant not in (None, *variants):
-            raise ValueError(f"{strategy} has the variants {', '.join(variants)}, not {context.variant!r}")
+        variant = next(iter(variants)) if context.variant is None else context.variant
+        if variant not in variants:
+            raise ValueError(f"{strategy} has the variants {', '.join(variants)}, not {variant!r}")
         return cls(
             ray_link.address_of(context.ray_url),
             f"{strategy}/{context.bank}",
-            VARIANTS.get(context.variant or "plain", VARIANTS["plain"]),
+            variants[variant],
             context.timeout_s,
             context.queue_limit,
             context.submit_blocks,
@@ -291,27 +292,22 @@ def parts(payload: bytes) -> list[bytes]:
 
 
 def reply_of(ref: Any, deadline: float) -> bytes | Exception:
-    """What became of a call.
+    """What became of a call: the answer, or what `RayBank` makes of its absence.
 
-    Ray does not say of a call that it failed whether the method ran (`ActorUnavailableError`: it "may or may not
-    have"). Where the actor is dead for good, that makes no difference: its state is gone.
+    Of a call that failed, Ray does not say whether the method ran (`ActorUnavailableError`: it "may or may not have").
+    Where the actor is dead for good, that makes no difference: its state is gone.
     https://docs.ray.io/en/latest/ray-core/fault_tolerance/actors.html
     """
     import ray
 
+    reply: bytes | Exception
     try:
-        return _of(ray.get(ref, timeout=_left(deadline)))
+        reply = ray.get(ref, timeout=_left(deadline))
     except Exception as error:
-        return _of(error)
-
-
-def _of(reply: bytes | Exception) -> bytes | Exception:
-    """The reply, or what it says of the state."""
-    import ray
-
+        reply = error
     if reply == GONE or isinstance(reply, ray.exceptions.ActorDiedError):
         return Gone()
-    if isinstance(reply, (ray.exceptions.GetTimeoutError, TimeoutError)):
+    if isinstance(reply, TimeoutError):  # Ray's is one
         return NotAnswered("no answer in time")
     return reply
 

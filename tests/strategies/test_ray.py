@@ -309,3 +309,21 @@ def test_dask_is_as_it_was(server: RayServer) -> None:
         accounts.open_account("a", 1)
     assert dask.persist is persist
     assert dask.base.DaskMethodsMixin.persist is method
+
+
+def test_a_graphs_tasks_are_not_run_again(server: RayServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, Ray runs a task again when its process dies, though the actor may have done what it asked for."""
+    with DaskOnRay.open(context(server)) as accounts:
+        accounts.open_account("a", 1)
+        from ray.util.dask import scheduler
+
+        asked: list[dict[str, Any]] = []
+        options = scheduler.dask_task_wrapper.options
+
+        def noted(**given: Any) -> Any:
+            asked.append(given)
+            return options(**given)
+
+        monkeypatch.setattr(scheduler.dask_task_wrapper, "options", noted)
+        accounts.deposit("a", 1)
+    assert [given["max_retries"] for given in asked] == [0]
