@@ -28,7 +28,8 @@ _ARRAY = struct.Struct("!iiiii")
 """Of one dimension: dimensions, whether items can be null, their type; how many, the first one's index."""
 _INT8_ITEM = struct.Struct("!iq")
 
-Row = tuple[bytes, ...]
+Row = tuple[Any, ...]
+"""Its values: bytes, or numbers where they are `bigint`."""
 Value = bytes | int | Sequence[bytes] | Sequence[int]
 
 
@@ -158,7 +159,7 @@ class PostgresConnection:
             raise
 
     def run(self, deadline: float, *steps: Step) -> list[list[Row]]:
-        """Have the statements done, all at once; the rows of each, with values as their bytes.
+        """Have the statements done, all at once; the rows of each.
 
         They are one transaction, unless they begin or end one that reaches further.
 
@@ -183,11 +184,11 @@ class PostgresConnection:
             found: list[list[Row]] = []
             refused: Exception | None = None
             while (result := self._result(deadline)) is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
-                if result is None:
-                    continue
-                if result.status == pq.ExecStatus.TUPLES_OK:
-                    columns = range(result.nfields)
-                    found.append([tuple(result.get_value(row, at) for at in columns) for row in range(result.ntuples)])
+                if result is None:  # one statement's end; of a connection that is gone there is nothing else
+                    if connection.status != pq.ConnStatus.OK:
+                        raise NotAnswered(_said(connection))
+                elif result.status == pq.ExecStatus.TUPLES_OK:
+                    found.append(_rows(result))
                 elif result.status == pq.ExecStatus.COMMAND_OK:
                     found.append([])
                 elif result.status == pq.ExecStatus.FATAL_ERROR:
@@ -231,11 +232,15 @@ class PostgresConnection:
         raise TimeoutError
 
 
-def integer(value: bytes) -> int:
-    """A `bigint`, from its bytes."""
-    found: int
-    (found,) = _INT8.unpack(value)
-    return found
+def _rows(result: Any) -> list[Row]:
+    columns = [(at, result.ftype(at) == _INT8_OID) for at in range(result.nfields)]
+    return [
+        tuple(
+            _INT8.unpack(result.get_value(row, at))[0] if is_number else result.get_value(row, at)
+            for at, is_number in columns
+        )
+        for row in range(result.ntuples)
+    ]
 
 
 def _packed(value: Value) -> bytes:
