@@ -15,6 +15,9 @@ All banks share four tables in the schema `dask_state_bench` of the URL's databa
 - `commit_off`: the log is written up to three times `wal_writer_delay` (200 ms unless set) later; a crash of the server
   alone loses what was answered since, and nothing older
   (https://www.postgresql.org/docs/current/wal-async-commit.html).
+
+Where the disk of the log is full, the server ends itself: a crash
+(https://www.postgresql.org/docs/current/disk-full.html).
 """
 
 from __future__ import annotations
@@ -188,6 +191,7 @@ class Postgres(TransactionalAccounts):
             Fault.NETEM_DELAY,
             Fault.POWER_LOSS,
             Fault.POISON_ARGUMENT,
+            Fault.DISK_FULL,
         },
         durability=Durability.POWER_LOSS,
         consistency=Consistency.LINEARIZABLE,
@@ -209,7 +213,7 @@ class Postgres(TransactionalAccounts):
     @classmethod
     def claims(cls, variant: str) -> Capabilities:
         if variant == "commit_off":
-            survives = cls.capabilities.survives - {Fault.SERVER_KILL, Fault.POWER_LOSS}
+            survives = cls.capabilities.survives - {Fault.SERVER_KILL, Fault.POWER_LOSS, Fault.DISK_FULL}
             return replace(cls.capabilities, durability=Durability.VOLATILE, survives=survives)
         return cls.capabilities
 

@@ -237,22 +237,24 @@ class ServerPause(ServerFault):
     target = "the external store's process"
     emulates = "a store that swaps, is frozen with its machine, or forks a large memory; its kernel still takes bytes"
     healed_by = "SIGCONT: the server goes on where it was, and answers what callers gave up"
-    cannot_show = "a failover: there is no second server that could take over"
-    _pid: int | None = None
+    cannot_show = "a failover: there is no second server, or the others wait longer before they give the first one up"
+    _paused: Server | None = None
 
     @property
     def lasts_s(self) -> float:
         return 1.5 * self.deadline_s
 
     def inject(self, accounts: Accounts) -> str:
-        pid = self.running_server().pid
-        kill(pid, signal.SIGSTOP)
-        self._pid = pid
+        server = self.running_server()
+        pid = server.pid
+        server.pause()
+        self._paused = server
+        await_state(pid, _EFFECTS[signal.SIGSTOP])
         return "the server"
 
     def heal(self) -> None:
-        if self._pid is not None:
-            kill(self._pid, signal.SIGCONT)
+        if self._paused is not None:
+            self._paused.resume()
 
 
 def kill(pid: int, signal_number: int = signal.SIGKILL) -> None:

@@ -71,6 +71,9 @@ class Server(ABC):
     not_watched: ClassVar[str | None] = None
     """Why what it synced cannot be known; None if it can."""
 
+    always_writes: ClassVar[bool] = False
+    """Whether it writes to its disk for strategies too whose changes are to outlive nothing."""
+
     def __init__(
         self,
         durability: Durability,
@@ -230,6 +233,10 @@ class Server(ABC):
 
     def await_synced(self) -> None:  # noqa: B027 - some sync before they answer
         """Wait until all that was written before is on disk, where the durability class has files. Only if watched."""
+
+    def log_bytes(self) -> int | None:
+        """How far into a file its log is written; None where the file's size tells."""
+        return None
 
     def stop(self) -> None:
         """End the server and delete its data. Idempotent."""
