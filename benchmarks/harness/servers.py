@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import resource
 import signal
 import socket
 import subprocess
@@ -238,6 +239,10 @@ class Server(ABC):
         """How far into a file its log is written; None where the file's size tells."""
         return None
 
+    def limit_files(self, size: int) -> None:
+        """It writes nothing in any file beyond so many bytes, or all that it wants to: `resource.RLIM_INFINITY`."""
+        limit_files(self.pid, size)
+
     def stop(self) -> None:
         """End the server and delete its data. Idempotent."""
         self._reap()
@@ -340,6 +345,12 @@ def _kinds() -> Mapping[Resource, type[Server]]:
             if isinstance(value, type) and issubclass(value, Server) and "resource" in vars(value):
                 found[value.resource] = value
     return found
+
+
+def limit_files(pid: int, size: int) -> None:
+    """The process writes nothing in any file beyond so many bytes. Linux only."""
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
 
 
 def _free_port() -> int:

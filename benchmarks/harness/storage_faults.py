@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 from benchmarks.harness import embedded_store, sync_watch
 from benchmarks.harness.embedded_store import EmbeddedStore
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
-from benchmarks.harness.servers import Server, kind_for
+from benchmarks.harness.servers import Server, kind_for, limit_files
 from strategies.interface import Accounts, Caller, Capabilities, Context, Durability, Fault
 
 _ROOM_BYTES = 2048
@@ -124,13 +124,12 @@ class DiskFull(FaultAction):
         if not self.store.runs:
             raise NotInjected("who writes to the disk was gone already")
         room = self.chance.randrange(_ROOM_BYTES)
-        self._usual, _ = resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE)
         self._limit(self._log_bytes() + room)
         return f"the disk, with room for {room:,} bytes"
 
     def heal(self) -> None:
         if self.store.runs:
-            self._limit(self._usual)
+            self._limit(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
         else:
             self.store.start()
 
@@ -141,9 +140,7 @@ class DiskFull(FaultAction):
         return max(sizes) if known is None else known
 
     def _limit(self, size: int) -> None:
-        first = self.store.pid
-        others = self.store.pids if isinstance(self.store, Server) else ()
-        for pid in (first, *others):  # those that the first one makes from now on have its limit
-            with suppress(ProcessLookupError):  # one that ended meanwhile
-                _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
+        if isinstance(self.store, Server):
+            self.store.limit_files(size)
+        else:
+            limit_files(self.store.pid, size)
