@@ -108,16 +108,19 @@ _MAKE_ROOM = tuple(
             "CREATE TABLE IF NOT EXISTS {schema}.banks "
             "(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name bytea UNIQUE, epoch bigint NOT NULL)",
             "CREATE TABLE IF NOT EXISTS {schema}.accounts "
-            "(bank bigint, account bytea, seq bigint NOT NULL, balance bigint NOT NULL, PRIMARY KEY (bank, account))",
+            "(bank bigint, account bytea, seq bigint NOT NULL, balance bigint NOT NULL, PRIMARY KEY (bank, account)) "
+            "WITH (fillfactor = 50)",
             "CREATE TABLE IF NOT EXISTS {schema}.sessions "
-            "(bank bigint, session bytea, highest bigint NOT NULL, PRIMARY KEY (bank, session))",
+            "(bank bigint, session bytea, highest bigint NOT NULL, PRIMARY KEY (bank, session)) WITH (fillfactor = 50)",
             "CREATE TABLE IF NOT EXISTS {schema}.slots (bank bigint, session bytea, slot bigint, "
-            "record bytea NOT NULL, PRIMARY KEY (bank, session, slot))",
+            "record bytea NOT NULL, PRIMARY KEY (bank, session, slot)) WITH (fillfactor = 50)",
             _CHANGE_FUNCTION,
         )
     )
 )
-"""Names are `bytea`: text has no NUL, and its order depends on where the server is."""
+"""Names are `bytea`: text has no NUL, and its order depends on where the server is. Pages have room for each row's next
+version: one that is put beside the last needs no index entry, and takes the place of dead ones
+(https://www.postgresql.org/docs/current/storage-hot.html)."""
 
 
 def _statement(name: str, text: str) -> Statement:

@@ -23,6 +23,7 @@ import psutil
 from benchmarks.harness import launch
 from benchmarks.harness.servers import ResourceError, Server, ServerFailed, ServerMissing, without_secret
 from strategies.interface import Durability, Resource
+from strategies.support.postgres_link import options_in
 
 _USER = "bench"
 _CONNECT_S = 10
@@ -86,13 +87,11 @@ class PostgresServer(Server):
         import psycopg  # an extra
 
         try:
+            options_in(url)
             with psycopg.connect(url, connect_timeout=_CONNECT_S, autocommit=True) as connection:
                 row = connection.execute("SHOW fsync").fetchone()
-        except psycopg.ProgrammingError:  # what was wrong may quote the password
-            raise ResourceError(
-                f"{cls.option} cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special "
-                "characters percent-encoded"
-            ) from None
+        except ValueError as error:
+            raise ResourceError(f"{cls.option} cannot be used: {error}") from None
         except psycopg.Error as error:
             said = " ".join(str(error).split())
             raise ResourceError(

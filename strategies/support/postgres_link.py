@@ -1,8 +1,8 @@
 """Connections to a PostgreSQL server: statements that leave together, their results, within a deadline, and their fate.
 
 libpq by psycopg's thin wrapper (`psycopg.pq`), not psycopg's own connections: their calls have no deadline, and where a
-server hangs they wait for it. In pipeline mode several statements take one round trip
-(https://www.postgresql.org/docs/current/libpq-pipeline-mode.html).
+server hangs they wait for it. Neither sends anything again by itself. In pipeline mode several statements take one
+round trip (https://www.postgresql.org/docs/current/libpq-pipeline-mode.html).
 """
 
 from __future__ import annotations
@@ -62,18 +62,12 @@ class PostgresLink:
         Raises:
             ValueError: the URL is none.
         """
-        from psycopg import ProgrammingError, conninfo
+        from psycopg import conninfo
 
-        try:
-            options = conninfo.conninfo_to_dict(url)
-        except ProgrammingError:  # what was wrong may quote the password
-            raise ValueError(
-                "the PostgreSQL URL cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special "
-                "characters percent-encoded"
-            ) from None
+        options = options_in(url)
         of_user = str(options.get("options") or "")
         options["options"] = " ".join([of_user, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
-        self._conninfo = conninfo.make_conninfo(**options).encode()  # type: ignore[arg-type]
+        self._conninfo = conninfo.make_conninfo(**options).encode()
         self._check = check
         self._begin()
 
@@ -230,6 +224,26 @@ class PostgresConnection:
         for _, event in poll.poll(remaining_s * 1e3) if remaining_s > 0 else ():
             return event
         raise TimeoutError
+
+
+def options_in(url: str) -> dict[str, Any]:
+    """What a URL says, by libpq's keywords.
+
+    Raises:
+        ValueError: it is none, or its password has special characters: libpq would take the rest of it for a host or
+            a port, and quote that in errors.
+    """
+    from psycopg import ProgrammingError, conninfo
+
+    with suppress(ProgrammingError):  # it may quote the password
+        options = conninfo.conninfo_to_dict(url)
+        place = f"{options.get('host', '')}{options.get('dbname', '')}"
+        if "@" not in place and all(port.isdigit() for port in str(options.get("port", 0)).split(",")):
+            return options
+    raise ValueError(
+        "the PostgreSQL URL cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special "
+        "characters percent-encoded"
+    )
 
 
 def _rows(result: Any) -> list[Row]:
