@@ -70,7 +70,7 @@ def kept(server: PostgresServer) -> int:
 def test_a_kill_takes_all_of_its_processes_and_it_comes_back_at_once(shared: PostgresServer) -> None:
     for round_ in range(3):
         written(shared, "on", 5)
-        running = [psutil.Process(pid) for pid in shared.pids]
+        running = shared._processes()
         assert len(running) > 3
         with connected(shared):
             shared.kill()
