@@ -55,7 +55,7 @@ def versions(name: str, jar: str) -> dict[str, str]:
         return {}
     program = _program()
     version = _version(program) if program else None
-    return {name: there[-1].stem.removeprefix(f"{jar}-"), "java": str(version)}
+    return {str(name): there[-1].stem.removeprefix(f"{jar}-"), "java": str(version)}
 
 
 def _program() -> str | None:
@@ -68,7 +68,7 @@ def _version(program: str) -> int | None:
     """The feature release: 8 for 1.8.0_402, 17 for 17.0.15."""
     try:
         said = subprocess.run(
-            [program, "-version"],
+            [program, "-XX:-UsePerfData", "-version"],  # else it leaves a directory among the temporary ones
             capture_output=True,
             text=True,
             timeout=_ANSWER_S,

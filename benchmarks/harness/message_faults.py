@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from benchmarks.harness import namespaces, proxied_cluster
 from benchmarks.harness.environment import THREADS_PER_WORKER, WORKERS_OF_A_TRIAL, Environment
@@ -14,7 +13,7 @@ from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.namespaces import Namespace
 from benchmarks.harness.process_faults import USERS_CLUSTER
 from benchmarks.harness.proxy import Address, Counts, Proxy
-from benchmarks.harness.servers import kind_for
+from benchmarks.harness.servers import addresses_of, at_addresses, kind_for
 from strategies.interface import Accounts, Caller, Capabilities, Context, Fault, Resource
 
 _IN_PROCESS = "it is called within its caller's process: there is no message to break"
@@ -58,14 +57,10 @@ class _ByProxy(FaultAction):
             if Resource.DASK in self.claims.needs:
                 workers = proxied_cluster.free_addresses(WORKERS_OF_A_TRIAL)
             kind = kind_for(self.claims)
-            server = urlsplit(getattr(context, kind.url_field) if kind else "")
-            servers = [(str(server.hostname), int(server.port or 0))] if kind else []
-            self.proxy = stack.enter_context(Proxy([*workers, *servers]))
-            if kind:
-                user, at, _ = server.netloc.rpartition("@")
-                host, port = self.proxy.addresses[-1]
-                moved = server._replace(netloc=f"{user}{at}{host}:{port}").geturl()
-                context = kind.found_at(moved, context)
+            url = getattr(context, kind.url_field) if kind else None
+            self.proxy = stack.enter_context(Proxy([*workers, *(addresses_of(url) if url else ())]))
+            if kind and url:
+                context = kind.found_at(at_addresses(url, self.proxy.addresses[len(workers) :]), context)
             if workers:
                 made = proxied_cluster.cluster(workers, self.proxy, THREADS_PER_WORKER)
                 context = replace(context, client=stack.enter_context(made))

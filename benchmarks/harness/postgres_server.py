@@ -161,8 +161,8 @@ class PostgresServer(Server):
         lines = (self._data / "postmaster.pid").read_text().splitlines()
         return len(lines) > _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE].strip() == "ready"
 
-    def limit_files(self, size: int) -> None:
-        """The first one's later children have its limit too. By a process of their user: root may be kept from it."""
+    def limit_files(self, pid: int, size: int) -> None:
+        """All of its processes, and what the first makes later. By one of their user: root may be kept from it."""
         limit = "unlimited" if size == resource.RLIM_INFINITY else str(size)
         script = 'limit=$1; shift; for pid; do prlimit --pid "$pid" --fsize="$limit:"; done'
         command = ["/bin/sh", "-c", script, "sh", limit, *map(str, self.pids)]

@@ -211,7 +211,7 @@ class ServerKill(ServerFault):
     """SIGKILL of the server, then a restart on the same data directory and port."""
 
     fault = Fault.SERVER_KILL
-    target = "the external store's process"
+    target = "the external store's process; of an ensemble, its leader's"
     emulates = "a crash of the store's process under a supervisor that restarts it; the machine stays up"
     healed_by = "a restart on the same data and address after a quarter of a second"
     cannot_show = "what was not flushed to disk: the kernel's page cache survives (see power_loss)"
@@ -234,7 +234,7 @@ class ServerPause(ServerFault):
     """SIGSTOP of the server for longer than a call's deadline, then SIGCONT."""
 
     fault = Fault.SERVER_PAUSE
-    target = "the external store's process"
+    target = "the external store's process; of an ensemble, its leader's"
     emulates = "a store that swaps, is frozen with its machine, or forks a large memory; its kernel still takes bytes"
     healed_by = "SIGCONT: the server goes on where it was, and answers what callers gave up"
     cannot_show = "a failover: there is no second server, or the others wait longer before they give the first one up"

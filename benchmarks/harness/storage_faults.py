@@ -124,6 +124,7 @@ class DiskFull(FaultAction):
         if not self.store.runs:
             raise NotInjected("who writes to the disk was gone already")
         room = self.chance.randrange(_ROOM_BYTES)
+        self._pid = self.store.pid
         self._limit(self._log_bytes() + room)
         return f"the disk, with room for {room:,} bytes"
 
@@ -141,6 +142,6 @@ class DiskFull(FaultAction):
 
     def _limit(self, size: int) -> None:
         if isinstance(self.store, Server):
-            self.store.limit_files(size)
+            self.store.limit_files(self._pid, size)
         else:
-            limit_files(self.store.pid, size)
+            limit_files(self._pid, size)

@@ -140,7 +140,7 @@ def test_it_leaves_no_shared_memory() -> None:
 def test_a_full_disk_ends_it_and_takes_nothing_that_was_committed() -> None:
     with PostgresServer(Durability.POWER_LOSS) as server:
         written(server, "on", 20)
-        server.limit_files(int(server.log_bytes() or 0) + 500)
+        server.limit_files(server.pid, int(server.log_bytes() or 0) + 500)
         done: list[int] = []
 
         def insert_on() -> None:
@@ -163,11 +163,11 @@ def test_limits_are_lifted_again() -> None:
     with PostgresServer(Durability.POWER_LOSS) as server:
         with connected(server):
             usual = {pid: Path(f"/proc/{pid}/limits").read_text() for pid in server.pids}
-            server.limit_files(1 << 20)
+            server.limit_files(server.pid, 1 << 20)
             for pid, limits in usual.items():
                 assert "1048576" in Path(f"/proc/{pid}/limits").read_text()
                 assert "1048576" not in limits
-            server.limit_files(resource.RLIM_INFINITY)
+            server.limit_files(server.pid, resource.RLIM_INFINITY)
             assert {pid: Path(f"/proc/{pid}/limits").read_text() for pid in usual} == usual
         written(server, "on", 1)
 
