@@ -18,8 +18,10 @@ What is lost when:
 - All of it with the scheduler, which keeps it in memory and nowhere else
   (https://distributed.dask.org/en/stable/api.html#distributed.Variable: "All data will be kept and sent through the
   scheduler").
-- Time, with a caller that dies while it holds the lock, or waits for it: the scheduler takes its lease back after
-  `distributed.scheduler.locks.lease-timeout` (30 s), of which it thinks every 10 s. Until then nobody changes anything.
+- Time, with a caller that dies while it holds the lock, or waits for it, or whose release is lost on the way: the
+  scheduler takes its lease back after `distributed.scheduler.locks.lease-timeout` (30 s), which it looks for every
+  10 s. Until then nobody changes anything. A release is never sent again by another connection than its set's, which
+  it might overtake.
 - What others changed, with a caller that stands still for longer than the lease, between its get and its set, and goes
   on: nothing tells the scheduler that its set is too late. Dask says so itself, of "lease overbooking"
   (https://distributed.dask.org/en/stable/api.html#distributed.Lock). A call here is over long before, unless its
@@ -41,6 +43,7 @@ import msgpack
 from strategies.interface import (
     CLUSTER_FAULTS,
     DEDUP_WINDOW,
+    MESSAGE_FAULTS,
     Answer,
     Caller,
     Capabilities,
@@ -73,6 +76,11 @@ _MOST_RECENT = 200
 _RESERVE_S = 0.3
 """Kept of each call's time, if it is not too much, to set the value and release the lock once the lock is there."""
 
+_ASKINGS = 5
+"""For one lease, where connections break."""
+
+_GONE = "the scheduler that held this bank is gone; open the bank again, blank"
+
 _AT_ONCE = -1.0
 """Timeout of a get: with 0, a scheduler that has no such Variable answers with an error of its own making; with
 None, never."""
@@ -82,7 +90,8 @@ class DaskVariable(TransactionalAccounts):
     """A handle on one bank's Variable and Lock."""
 
     capabilities = Capabilities(
-        survives=CLUSTER_FAULTS - {Fault.SCHEDULER_KILL} | {Fault.TASK_RETRY, Fault.POISON_ARGUMENT},
+        survives=(CLUSTER_FAULTS | MESSAGE_FAULTS | {Fault.TASK_RETRY, Fault.POISON_ARGUMENT})
+        - {Fault.SCHEDULER_KILL, Fault.PARTITION},
         consistency=Consistency.LINEARIZABLE,
         transfers=Transfers.ANY,
         retries=Retries.SAFE_WITH_OP_ID,
@@ -109,7 +118,7 @@ class DaskVariable(TransactionalAccounts):
         accounts = cls(context, epoch_now())
         try:
             accounts._epoch = accounts._objects.made(accounts._epoch, time.monotonic() + context.timeout_s)
-        except (NotSent, NotAnswered, NoCluster) as error:
+        except (NotSent, NotAnswered, StateLost) as error:
             raise Unavailable(f"the bank's Variable could not be opened: {error}; try again") from error
         return accounts
 
@@ -132,7 +141,7 @@ class DaskVariable(TransactionalAccounts):
 
     def _own(self, bank: _Bank | None) -> _Bank:
         if bank is None or bank.epoch != self._epoch:
-            raise StateLost("the scheduler that held this bank is gone; open the bank again, blank")
+            raise StateLost(_GONE)
         return bank
 
     def _transact(self, batch: Batch, deadline: float) -> list[Answer]:
@@ -264,17 +273,16 @@ class _Objects:
         if not self._turn.acquire(timeout=max(0.0, wait_until - time.monotonic())):
             raise NotSent("other threads changed the bank for too long")
         try:
-            lease, now = uuid.uuid4().hex, time.monotonic()
-            of_lock = {"name": self._name, "lease_id": lease}
+            of_lock = {"name": self._name, "lease_id": uuid.uuid4().hex}
             release = {"op": "semaphore_release", **of_lock}
-            acquire = {"op": "semaphore_acquire", **of_lock, "timeout": wait_until - now}
-            try:
-                has_lock, value = self.ask(deadline, [acquire, _get(self._name)], undo=release)
-            except NotAnswered as error:  # it only asked
-                raise NotSent(str(error)) from error
-            if has_lock is False:
+            asked_at = time.monotonic()
+            has_lock, value = self._acquired(of_lock, release, wait_until, deadline)
+            bank = _bank_in(value)
+            if has_lock is not True:
+                if bank is None and has_lock is not False:
+                    raise StateLost(_GONE)
                 raise NotSent("others changed the bank for too long, or one of them died while it did")
-            held = _Held(self, self._name, _bank_in(value), release, deadline, now + self._lease_s)
+            held = _Held(self, self._name, bank, release, deadline, asked_at + self._lease_s)
             try:
                 yield held
             finally:
@@ -282,6 +290,27 @@ class _Objects:
                     self.tell(release)
         finally:
             self._turn.release()
+
+    def _acquired(
+        self, of_lock: dict[str, Any], release: dict[str, Any], wait_until: float, deadline: float
+    ) -> Sequence[Any]:
+        """Whether the lock is this lease's, and the Variable's value. Asks again where a connection breaks.
+
+        The scheduler takes the same lease, asked for again, for the same.
+        """
+        problem: Exception | None = None
+        for _ in range(_ASKINGS):
+            acquire = {"op": "semaphore_acquire", **of_lock, "timeout": wait_until - time.monotonic()}
+            try:
+                return self.ask(deadline, [acquire, _get(self._name)], undo=release)
+            except (NotSent, NotAnswered) as error:
+                if problem is None and isinstance(error, NotSent):
+                    raise
+                problem = error
+                if time.monotonic() > wait_until:
+                    break
+        self.tell(release)
+        raise NotSent(f"the lock was asked for in vain: {problem}")
 
     def ask(
         self, deadline: float, messages: Sequence[dict[str, Any]], undo: dict[str, Any] | None = None
@@ -350,16 +379,16 @@ class _Held:
             raise NotSent("the lock's lease may have ended")
         values = {self._name_of(page): msgpack.packb(records) for page, records in pages.items()}
         values[self._name] = bank.packed()  # last: from then on the pages are needed
-        messages = [{"op": "variable_set", "name": name, "data": value} for name, value in values.items()]
+        # Only the last is answered: a scheduler that fails to send an answer reads no further.
+        messages = [
+            {"op": "variable_set", "name": name, "data": value, "reply": False} for name, value in values.items()
+        ]
         self.is_over = True
         try:
-            answers = self._objects.ask(self._deadline, [*messages, self._release])
+            self._objects.ask(self._deadline, [*messages, self._release])
         except NotSent:
             self.is_over = False
             raise
-        problems = [answer for answer in answers if isinstance(answer, Exception)]
-        if problems:
-            raise NotAnswered(f"the scheduler failed: {problems[0]!r}")
 
     def _name_of(self, page: _Page) -> str:
         return f"{self._name}/{page[1]}/{page[0]}"

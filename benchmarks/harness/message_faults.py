@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from benchmarks.harness import namespaces, proxied_cluster
@@ -17,14 +18,19 @@ from benchmarks.harness.proxy import Address, Counts, Proxy
 from benchmarks.harness.servers import kind_for
 from strategies.interface import Accounts, Caller, Capabilities, Context, Fault, Resource
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 _IN_PROCESS = "it is called within its caller's process: there is no message to break"
+_WORKERS_OWN = "tasks call it by their worker's own connections to the scheduler, without which there is no worker"
 _OWN_DOOR = "tasks call it at a port that it opens and advertises itself: nothing can be put in between"
 
 
 class _ByProxy(FaultAction):
     """The owner, a server or a Dask worker, is reached through a proxy: by drivers, tasks and the scheduler.
 
-    A Dask worker advertises the proxy's address as its own, so a trial with actors has a cluster of its own.
+    A Dask worker advertises the proxy's address as its own, so a trial with actors has a cluster of its own. Where the
+    owner is the scheduler, the trial's client reaches it so.
     """
 
     healed_by = "the proxy, which passes everything on again, and resets connections that lost bytes"
@@ -39,6 +45,8 @@ class _ByProxy(FaultAction):
             return kind.no_proxy
         if Resource.DASK in claims.needs:
             return None
+        if Resource.SCHEDULER in claims.needs:
+            return _WORKERS_OWN if caller is Caller.TASK else None
         return _IN_PROCESS if caller is Caller.DRIVER or Resource.DIRECTORY in claims.needs else _OWN_DOOR
 
     @classmethod
@@ -60,12 +68,19 @@ class _ByProxy(FaultAction):
             kind = kind_for(self.claims)
             server = urlsplit(getattr(context, kind.url_field) if kind else "")
             servers = [(str(server.hostname), int(server.port or 0))] if kind else []
+            if Resource.SCHEDULER in self.claims.needs:
+                assert context.client is not None
+                scheduler = urlsplit(context.client.scheduler_info()["address"])
+                servers = [(str(scheduler.hostname), int(scheduler.port or 0))]
             self.proxy = stack.enter_context(Proxy([*workers, *servers]))
             if kind:
                 user, at, _ = server.netloc.rpartition("@")
                 host, port = self.proxy.addresses[-1]
                 moved = server._replace(netloc=f"{user}{at}{host}:{port}").geturl()
                 context = kind.found_at(moved, context)
+            if Resource.SCHEDULER in self.claims.needs:
+                context = replace(context, client=stack.enter_context(_client_at(self.proxy.addresses[-1])))
+                stack.callback(self.proxy.heal)  # nor does a client that does not reach its scheduler
             if workers:
                 made = proxied_cluster.cluster(workers, self.proxy, THREADS_PER_WORKER)
                 context = replace(context, client=stack.enter_context(made))
@@ -91,6 +106,12 @@ class _ByProxy(FaultAction):
     def confirm(self, begun_again: int) -> None:
         if not self.struck():
             raise NotInjected("no message passed while messages were broken")
+
+
+def _client_at(address: Address) -> Client:
+    from distributed import Client
+
+    return Client("tcp://{}:{}".format(*address), set_as_default=False)
 
 
 class Delay(_ByProxy):

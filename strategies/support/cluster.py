@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent import futures
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _LATE_S = 60.0
 """How long an answer that nobody waits for any more is waited for, where something is to be undone then."""
+_TELLINGS = 5
+"""Of one message, where its connections break."""
 
 _links: WeakKeyDictionary[ConnectionPool, Links] = WeakKeyDictionary()
 _links_lock = threading.Lock()
@@ -131,8 +134,9 @@ class Cluster:
     ) -> list[Any]:
         """Send all of these by one connection, whose other end works them off in this order; their answers.
 
-        An exception that a handler did not catch is the answer in its place. What is given up for want of an answer
-        has been sent all the same: as soon as its answers come after all, `undo` follows it by the same connection.
+        One with `reply=False` has none. An exception that a handler did not catch is the answer in its place. What is
+        given up for want of an answer has been sent all the same: as soon as its answers come after all, `undo`
+        follows it by the same connection.
 
         Raises:
             NotSent: no connection, or the deadline had passed.
@@ -147,8 +151,8 @@ class Cluster:
                     if not begun.acquire(blocking=False):
                         return []
                     for message in messages:
-                        await comm.write({**message, "reply": True}, on_error="raise")
-                    answers = [_answer(await comm.read()) for _ in messages]
+                        await comm.write(message, on_error="raise")
+                    answers = [_answer(await comm.read()) for each in messages if each.get("reply", True)]
                     if not heard.acquire(blocking=False) and undo is not None:
                         await comm.write({**undo, "reply": False}, on_error="raise")
                     return answers
@@ -180,15 +184,18 @@ class Cluster:
             raise (NotSent if unsent else NotAnswered)(f"{address}: {error}") from error
 
     def tell(self, address: str, message: dict[str, Any]) -> None:
-        """Send it soon, if there is a connection, and wait for nothing."""
+        """Send it soon, again if its connection breaks, and wait for nothing."""
 
         async def send() -> None:
             async with asyncio.timeout(_LATE_S):
-                comm = await self.pool.connect(address)
-                try:
-                    await _send_and_receive(comm, message)
-                finally:
-                    self.pool.reuse(address, comm)
+                for _ in range(_TELLINGS):
+                    with suppress(OSError):
+                        comm = await self.pool.connect(address)
+                        try:
+                            await _send_and_receive(comm, dict(message))
+                        finally:
+                            self.pool.reuse(address, comm)
+                        return
 
         work = send()
         try:
