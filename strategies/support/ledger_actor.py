@@ -9,7 +9,8 @@ takes about a microsecond per operation.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from strategies.support.dask_link import ACCEPTED, PREFIX_BYTES
 from strategies.support.fates import InDoubt
@@ -38,20 +39,35 @@ _MAX_BYTES = 2**24
 """Of one request: twice the largest batch of the longest names."""
 
 
+class DoorActor(Protocol):
+    """An actor that has opened the door of its worker."""
+
+    def answer(self, payload: bytes) -> bytes | Awaitable[bytes]:
+        """Called on the worker's event loop: what may take long there is to be awaited."""
+
+
+def open_door() -> None:
+    """Let callers in to the actors of the worker where this is called, from an actor that is being made."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    door = Door(worker)
+    worker.handlers.setdefault(ASK, door.ask)
+    worker.handlers.setdefault(STREAM, door.stream)
+
+
 class LedgerActor(TwoPhaseLedger):
     """A ledger that opens the door of the worker where it is made."""
 
     def __init__(self) -> None:
-        from distributed import get_worker
-
         super().__init__()
-        worker = get_worker()
-        door = Door(worker)
-        worker.handlers.setdefault(ASK, door.ask)
-        worker.handlers.setdefault(STREAM, door.stream)
+        open_door()
 
-    def answer(self, payload: bytes) -> bytes:
+    def answer(self, payload: bytes) -> bytes | Awaitable[bytes]:
         """Apply an encoded batch."""
+        if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
+            doubts = [each for of_account in self.in_doubt().values() for each in of_account]
+            return asyncio.to_thread(self.packed_snapshot, doubts)
         return encode_answers(self.apply_steps(decode(payload)), self._epoch)
 
     def packed_snapshot(self, doubts: list[tuple[str, str]]) -> bytes:
@@ -75,14 +91,12 @@ class Door:
 
     async def ask(self, actor: str, payload: bytes) -> bytes:
         """Handler of one message."""
-        ledger: LedgerActor | None = self._worker.state.actors.get(actor)
-        if ledger is None:
+        found: DoorActor | None = self._worker.state.actors.get(actor)
+        if found is None:
             return GONE
         try:
-            if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
-                doubts = [each for of_account in ledger.in_doubt().values() for each in of_account]
-                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot, doubts)
-            return ANSWERED + ledger.answer(payload)
+            answer = found.answer(payload)
+            return ANSWERED + (answer if isinstance(answer, bytes) else await answer)
         except Exception as error:
             return FAILED + repr(error).encode(errors="replace")
 
