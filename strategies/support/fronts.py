@@ -25,7 +25,7 @@ _ATTEMPTS = 12
 _AVOIDED_S = 1.0
 """How long a front that did not answer is not asked while there are others."""
 
-_MAKING_S = 10.0
+_MAKING_S = 3.0
 """For new workers to import what fronts need. Calls wait as long as they may, the next one for the same fronts."""
 
 _PAUSE_S = 0.1
