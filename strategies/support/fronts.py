@@ -23,7 +23,7 @@ _ATTEMPTS = 12
 """Of one call; most of them find a front gone, which takes a millisecond."""
 
 _AVOIDED_S = 1.0
-"""How long a front that did not answer is not asked while there are others."""
+"""How long the fronts of a worker that did not answer are not asked while there are others."""
 
 _MAKING_S = 3.0
 """For new workers to import what fronts need. Calls wait as long as they may, the next one for the same fronts."""
@@ -41,7 +41,7 @@ class Fronts:
         self._size = len(known)
         self._turns = itertools.count(random.randrange(self._size))
         self._avoided: dict[str, float] = {}
-        """Keys of fronts, and until when."""
+        """Addresses of workers, and until when."""
         self._lock = threading.Lock()
         self._making: Future[list[ActorRef]] | None = None
 
@@ -62,7 +62,8 @@ class Fronts:
         try:
             for front in itertools.islice(self._next(deadline), _ATTEMPTS):
                 remaining_s = deadline - time.monotonic()
-                until = deadline if not again or remaining_s < 2 * patience_s else deadline - remaining_s + patience_s
+                is_last = not again or remaining_s < 1.5 * patience_s
+                until = deadline if is_last else deadline - remaining_s + patience_s
                 try:
                     return self._bank.ask(front, request(handle, remaining_s, batch), until)
                 except (ActorGone, NotSent, NoCluster) as error:
@@ -73,7 +74,7 @@ class Fronts:
                     unanswered = problem = error
                     if not again:
                         break
-                self._avoided[front.key] = time.monotonic() + _AVOIDED_S
+                self._avoided[front.address] = time.monotonic() + _AVOIDED_S
         except NotSent as error:
             problem = error
         if unanswered is not None:
@@ -93,7 +94,7 @@ class Fronts:
             if now >= deadline:
                 raise NotSent("the deadline had passed")
             if live:
-                trusted = [front for front in live if self._avoided.get(front.key, 0.0) < now]
+                trusted = [front for front in live if self._avoided.get(front.address, 0.0) < now]
                 yield (trusted or live)[next(self._turns) % len(trusted or live)]
             elif making is not None:
                 wait([making], deadline - now)

@@ -196,7 +196,8 @@ operations = st.builds(
     st.sampled_from([Function.OPEN_ACCOUNT, Function.DEPOSIT, Function.WITHDRAW]),
     st.sampled_from(["a", "b"]),
     st.integers(0, 3),
-    op_id=st.one_of(
+    st.none(),
+    st.one_of(
         st.none(), st.builds(OpId, st.sampled_from(["s", "t"]), st.sampled_from([0, 1, 2, 159, 160, DEDUP_WINDOW + 1]))
     ),
 )
