@@ -367,7 +367,7 @@ class ActorBank:
     def create(self, name: str) -> ActorRef:
         """A blank actor of this name, or the one that somebody else made first."""
         client = self._need_client()
-        _make_room()
+        make_room()
 
         async def create() -> ActorRef:
             future = _submit(client)
@@ -474,7 +474,7 @@ def _unpickled(
     return kind(name, timeout_s, direct=direct, queue_limit=queue_limit, submit_blocks=submit_blocks)
 
 
-def _make_room() -> None:
+def make_room() -> None:
     """Let the worker start one more task if this is one: an actor starts as a task, and this one waits for it.
 
     Where such tasks held every thread of every worker, none of their actors could start.

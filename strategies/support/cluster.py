@@ -143,9 +143,10 @@ class Cluster:
             NotAnswered: the connection broke, or the deadline passed, after sending began.
         """
         begun, heard = threading.Lock(), threading.Lock()  # each taken once, as `fate` in `ask`
+        remaining_s = deadline - time.monotonic()
 
         async def exchange() -> list[Any]:
-            async with asyncio.timeout(_LATE_S):
+            async with asyncio.timeout(remaining_s + _LATE_S):
                 comm = await self.pool.connect(address)
                 try:
                     if not begun.acquire(blocking=False):
@@ -162,7 +163,6 @@ class Cluster:
                 finally:
                     self.pool.reuse(address, comm)
 
-        remaining_s = deadline - time.monotonic()
         if remaining_s <= 0:
             raise NotSent("the deadline had passed")
         work = exchange()

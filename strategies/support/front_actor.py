@@ -3,6 +3,8 @@
 A request is what remains of its caller's deadline in seconds (a double, little-endian), the length of a handle (two
 bytes), that handle, pickled, and a batch in the wire form; none instead asks for every account. The reply is
 `ANSWERS` and the answers in the wire form, or the snapshot in it; or `REFUSED` and the one answer to a snapshot.
+
+That a handle is unpickled adds nothing to what a Dask worker does for whoever can connect to it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 
 from strategies.interface.errors import AccountError
 from strategies.support.actor_ways import ActorGone
-from strategies.support.actors import ActorBank, ActorRef
+from strategies.support.actors import ActorBank, ActorRef, make_room
 from strategies.support.cluster import NoCluster
 from strategies.support.fates import NotAnswered, NotSent
 from strategies.support.front_actor import FrontActor, request
@@ -97,6 +97,7 @@ class Fronts:
                 trusted = [front for front in live if self._avoided.get(front.address, 0.0) < now]
                 yield (trusted or live)[next(self._turns) % len(trusted or live)]
             elif making is not None:
+                make_room()
                 wait([making], deadline - now)
                 if not making.done():
                     raise NotSent("no front is left, and none could be made in time")
