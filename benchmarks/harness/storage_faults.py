@@ -122,13 +122,14 @@ class DiskFull(FaultAction):
             raise NotInjected("who writes to the disk was gone already")
         sizes = [path.stat().st_size for path in self.store.directory.rglob("*") if path.is_file()]
         room = self.chance.randrange(_ROOM_BYTES)
-        self._usual, most = resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE, (max(sizes) + room, most))
+        self._pid = self.store.pid
+        self._usual, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (max(sizes) + room, most))
         return f"the disk, with room for {room:,} bytes"
 
     def heal(self) -> None:
         if self.store.runs:
-            _, most = resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE, (self._usual, most))
+            _, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (self._usual, most))
         else:
             self.store.start()

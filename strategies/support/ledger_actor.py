@@ -12,8 +12,9 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from strategies.support.dask_link import ACCEPTED, PREFIX_BYTES
+from strategies.support.dask_link import ACCEPTED
 from strategies.support.fates import InDoubt
+from strategies.support.stream_link import PREFIX_BYTES
 from strategies.support.two_phase import TwoPhaseLedger
 from strategies.support.wire import decode, encode_answers, encode_snapshot
 

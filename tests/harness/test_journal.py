@@ -168,7 +168,8 @@ def test_sending_again_ends_with_the_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize("retry", list(Retry))
 def test_a_life_after_death(tmp_path: Path, retry: Retry, goes_on: bool) -> None:
     """A caller is killed in its sixth call; another begins the same work, or goes on with it."""
-    of = share(tmp_path, retry, operations=8, goes_on=goes_on)
+    # A process that starts beside other tests may need seconds to import what it calls, and the load has an end.
+    of = replace(share(tmp_path, retry, operations=8, goes_on=goes_on), drain_s=20.0)
     with DriverProcess() as driver:
         driver.send(generate, cloudpickle.dumps(Slow()), of)
         deadline = time.monotonic() + 30

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,18 +15,30 @@ from benchmarks.harness.selftests import AT_LEAST, AT_MOST, Row
 ROOT = Path(__file__).resolve().parents[2]
 
 WITHOUT_SPARE_CORES = {"recording_us_per_operation", "generator_over_fastest", "generator_achieved_ratio"}
-"""What a machine that runs other tests meanwhile may be too slow for. The recorded selftest has them too."""
+"""What a machine of two cores is too slow for now and then. The recorded selftest has them too."""
 
 
-def test_a_short_selftest_keeps_its_bounds(tmp_path: Path) -> None:
+LUCK = 3
+"""Selftests. Of ten comparisons at 99 % confidence one raises an alarm in every tenth selftest, by chance alone; and
+a machine shared with others stands still now and then."""
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(LUCK * 120)
+def test_a_short_selftest_keeps_its_bounds() -> None:
     command = [sys.executable, "-m", "benchmarks", "selftest", "--short", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    rows = {row["row"]: row for row in json.loads(done.stdout)["selftest"]}
-    assert len(rows) == 8, done.stderr
-    assert done.returncode == (0 if all(row["holds"] for row in rows.values()) else 1)
-    for name, row in rows.items():
-        assert row["holds"] or name in WITHOUT_SPARE_CORES, row
-        assert row["figure"] >= 0
+    short: dict[str, dict[str, Any]] = {}
+    for _ in range(LUCK):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        rows = {row["row"]: row for row in json.loads(done.stdout)["selftest"]}
+        assert len(rows) == 8, done.stderr
+        assert done.returncode == (0 if all(row["holds"] for row in rows.values()) else 1)
+        assert all(row["figure"] >= 0 for row in rows.values())
+        failed = {name: row for name, row in rows.items() if not row["holds"] and name not in WITHOUT_SPARE_CORES}
+        short = failed if not short else {name: row for name, row in failed.items() if name in short}
+        if not short:
+            return
+    raise AssertionError(f"short of their bounds {LUCK} times: {short}")
 
 
 @pytest.mark.parametrize(
