@@ -1,10 +1,11 @@
 """State in PostgreSQL: a row per account, op ids in the same transaction; the relational database outside.
 
-A deposit or a withdrawal without an op id is one statement and one round trip. Everything else, a batch too, is one
-transaction of two: the first locks the rows that it concerns, accounts before sessions and each in the order of their
+A deposit or a withdrawal is one round trip, with an op id too: a function in the server changes the row and remembers
+the op id. What that function leaves undone (a rejection, an operation sent again), and all else, a batch too, is one
+transaction of two: the first locks the rows that it concerns, sessions before accounts and each in the order of their
 names, and reads them; the second writes them and commits. Whoever else needs one of these rows waits for that, so
-transactions that share accounts or sessions happen one after the other. Two that make the same row meet at its index:
-the later one begins again.
+transactions that share accounts or sessions happen one after the other, and none waits in a circle. A row that is not
+there cannot be locked: sessions are made by that, and who opens accounts locks the bank.
 
 All banks share four tables in the schema `dask_state_bench` of the URL's database. What is lost when depends on
 `synchronous_commit`, which is the variant and is set for the strategy's own sessions:
@@ -14,18 +15,23 @@ All banks share four tables in the schema `dask_state_bench` of the URL's databa
 - `commit_off`: the log is written up to three times `wal_writer_delay` (200 ms unless set) later; a crash of the server
   alone loses what was answered since, and nothing older
   (https://www.postgresql.org/docs/current/wal-async-commit.html).
+
+Where the disk of the log is full, the server ends itself: a crash
+(https://www.postgresql.org/docs/current/disk-full.html).
 """
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from strategies.interface import (
     CALLER_FAULTS,
     CLUSTER_FAULTS,
+    DEDUP_WINDOW,
     MAX_MONEY,
     MESSAGE_FAULTS,
     Answer,
@@ -53,18 +59,48 @@ from strategies.support.postgres_link import (
     Statement,
     Step,
     Value,
-    integer,
 )
-from strategies.support.transaction import Transaction
+from strategies.support.transaction import Transaction, record_of
 from strategies.support.transactional import TransactionalAccounts
 from strategies.support.validation import check_account
-from strategies.support.wire import DEPOSIT, WITHDRAW, Batch
+from strategies.support.wire import DEPOSIT, FUNCTIONS, NO_NUMBER, OPEN_ACCOUNT, WITHDRAW, Batch
 
 _SYNCHRONOUS_COMMIT = {"commit_on": "on", "commit_off": "off"}
 
 _SCHEMA = "dask_state_bench"
+_CHANGE_FUNCTION = """
+    CREATE OR REPLACE FUNCTION {schema}.change(
+        its_bank bigint, its_account bytea, amount bigint, its_session bytea, its_number bigint, its_slot bigint,
+        record_head bytea
+    ) RETURNS bytea LANGUAGE plpgsql AS $$
+    DECLARE
+        state bytea;
+    BEGIN
+        IF its_number >= 0 THEN
+            UPDATE {schema}.sessions SET highest = its_number
+                WHERE bank = its_bank AND session = its_session AND highest < its_number;
+            IF NOT FOUND THEN
+                RETURN '';
+            END IF;
+        END IF;
+        UPDATE {schema}.accounts SET seq = seq + 1, balance = balance + amount
+            WHERE bank = its_bank AND account = its_account AND balance + amount BETWEEN 0 AND {most}
+            RETURNING '\\xd3'::bytea || int8send(seq) || '\\xd3'::bytea || int8send(balance) INTO state;
+        IF NOT FOUND THEN
+            RETURN '';
+        END IF;
+        IF its_number >= 0 THEN
+            INSERT INTO {schema}.slots VALUES (its_bank, its_session, its_slot, record_head || state)
+                ON CONFLICT (bank, session, slot) DO UPDATE SET record = excluded.record;
+        END IF;
+        RETURN state;
+    END $$
+"""
+"""Its answer is the account's seq and balance, each as MessagePack has integers of 8 bytes: what the record of an op id
+ends with. Nothing where the ledger must say why. Then the session's highest number may have risen, which nobody sees:
+there is no record of it."""
 _MAKE_ROOM = tuple(
-    Statement(b"make_%d" % number, text.format(schema=_SCHEMA).encode())
+    Statement(b"make_%d" % number, text.format(schema=_SCHEMA, most=MAX_MONEY).encode())
     for number, text in enumerate(
         (
             "SELECT pg_advisory_xact_lock(7238471003)",  # of two that make a table at a time, one would fail
@@ -72,15 +108,19 @@ _MAKE_ROOM = tuple(
             "CREATE TABLE IF NOT EXISTS {schema}.banks "
             "(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name bytea UNIQUE, epoch bigint NOT NULL)",
             "CREATE TABLE IF NOT EXISTS {schema}.accounts "
-            "(bank bigint, account bytea, seq bigint NOT NULL, balance bigint NOT NULL, PRIMARY KEY (bank, account))",
+            "(bank bigint, account bytea, seq bigint NOT NULL, balance bigint NOT NULL, PRIMARY KEY (bank, account)) "
+            "WITH (fillfactor = 50)",
             "CREATE TABLE IF NOT EXISTS {schema}.sessions "
-            "(bank bigint, session bytea, highest bigint NOT NULL, PRIMARY KEY (bank, session))",
+            "(bank bigint, session bytea, highest bigint NOT NULL, PRIMARY KEY (bank, session)) WITH (fillfactor = 50)",
             "CREATE TABLE IF NOT EXISTS {schema}.slots (bank bigint, session bytea, slot bigint, "
-            "record bytea NOT NULL, PRIMARY KEY (bank, session, slot))",
+            "record bytea NOT NULL, PRIMARY KEY (bank, session, slot)) WITH (fillfactor = 50)",
+            _CHANGE_FUNCTION,
         )
     )
 )
-"""Names are `bytea`: text has no NUL, and its order depends on where the server is."""
+"""Names are `bytea`: text has no NUL, and its order depends on where the server is. Pages have room for each row's next
+version: one that is put beside the last needs no index entry, and takes the place of dead ones
+(https://www.postgresql.org/docs/current/storage-hot.html)."""
 
 
 def _statement(name: str, text: str) -> Statement:
@@ -92,49 +132,32 @@ _MAKE_BANK = _statement("make_bank", "INSERT INTO {schema}.banks (name, epoch) V
 _KEEP_BANK = _statement("keep_bank", "SET LOCAL synchronous_commit = on")
 _CHECK_BANK = _statement("check_bank", "SELECT 1 FROM {schema}.banks WHERE id = $1 AND epoch = $2")
 
-_DEPOSIT = _statement(
-    "deposit",
-    "UPDATE {schema}.accounts SET seq = seq + 1, balance = balance + $3 "
-    "WHERE bank = $1 AND account = $2 AND $3::bigint BETWEEN 1 AND {most} AND balance <= {most} - $3 "
-    "RETURNING seq, balance",
-)
-_WITHDRAW = _statement(
-    "withdraw",
-    "UPDATE {schema}.accounts SET seq = seq + 1, balance = balance - $3 "
-    "WHERE bank = $1 AND account = $2 AND $3::bigint BETWEEN 1 AND {most} AND balance >= $3 RETURNING seq, balance",
-)
-_ONE_STATEMENT = {bytes([DEPOSIT]): _DEPOSIT, bytes([WITHDRAW]): _WITHDRAW}
+_CHANGE = _statement("change", "SELECT {schema}.change($1, $2, $3, $4, $5, $6, $7)")
 _BALANCE = _statement("balance", "SELECT seq, balance FROM {schema}.accounts WHERE bank = $1 AND account = $2")
 _SNAPSHOT = _statement("snapshot", "SELECT account, seq, balance FROM {schema}.accounts WHERE bank = $1")
 
 _BEGIN = _statement("begin", "BEGIN")
 _COMMIT = _statement("commit", "COMMIT")
+_LOCK_BANK = _statement("lock_bank", "SELECT 1 FROM {schema}.banks WHERE id = $1 FOR UPDATE")
+_LOCK_SESSIONS = _statement(
+    "lock_sessions",
+    "INSERT INTO {schema}.sessions SELECT $1, session, -1 FROM unnest($2::bytea[]) AS session ORDER BY session "
+    "ON CONFLICT (bank, session) DO UPDATE SET highest = sessions.highest RETURNING session, highest",
+)
 _LOCK_ACCOUNTS = _statement(
     "lock_accounts",
     "SELECT account, seq, balance FROM {schema}.accounts WHERE bank = $1 AND account = ANY($2) "
     "ORDER BY account FOR UPDATE",
-)
-_LOCK_SESSIONS = _statement(
-    "lock_sessions",
-    "SELECT session, highest FROM {schema}.sessions WHERE bank = $1 AND session = ANY($2) ORDER BY session FOR UPDATE",
 )
 _FIND_SLOTS = _statement(
     "find_slots",
     "SELECT session, slot, record FROM {schema}.slots "
     "JOIN unnest($2::bytea[], $3::bigint[]) AS wanted (session, slot) USING (session, slot) WHERE bank = $1",
 )
-_ADD_ACCOUNTS = _statement(
-    "add_accounts",
-    "INSERT INTO {schema}.accounts SELECT $1, * FROM unnest($2::bytea[], $3::bigint[], $4::bigint[])",
-)
 _PUT_ACCOUNTS = _statement(
     "put_accounts",
-    "UPDATE {schema}.accounts AS old SET seq = new.seq, balance = new.balance "
-    "FROM unnest($2::bytea[], $3::bigint[], $4::bigint[]) AS new (account, seq, balance) "
-    "WHERE old.bank = $1 AND old.account = new.account",
-)
-_ADD_SESSIONS = _statement(
-    "add_sessions", "INSERT INTO {schema}.sessions SELECT $1, * FROM unnest($2::bytea[], $3::bigint[])"
+    "INSERT INTO {schema}.accounts SELECT $1, * FROM unnest($2::bytea[], $3::bigint[], $4::bigint[]) "
+    "ON CONFLICT (bank, account) DO UPDATE SET seq = excluded.seq, balance = excluded.balance",
 )
 _PUT_SESSIONS = _statement(
     "put_sessions",
@@ -144,14 +167,16 @@ _PUT_SESSIONS = _statement(
 _PUT_SLOTS = _statement(
     "put_slots",
     "INSERT INTO {schema}.slots SELECT $1, * FROM unnest($2::bytea[], $3::bigint[], $4::bytea[]) "
-    "ON CONFLICT (bank, session, slot) DO UPDATE SET record = EXCLUDED.record",
+    "ON CONFLICT (bank, session, slot) DO UPDATE SET record = excluded.record",
 )
 
 _UNDEFINED = frozenset({"42P01", "3F000"})
 """A table, or its schema, is not there."""
-_AGAIN = frozenset({"23505", "40001", "40P01"})
-"""Another transaction was in the way, and this one had no effect: it made a row first, or the two waited for each
-other."""
+_IN_ONE_TRIP = frozenset({bytes([DEPOSIT]), bytes([WITHDRAW])})
+_STATE = struct.Struct("!xqxq")
+_NO_OP_ID = b"", NO_NUMBER, 0, b""
+_STATE_OF_ZEROS = 2
+"""Bytes of a seq and a balance of 0, with which a record ends."""
 
 
 class Postgres(TransactionalAccounts):
@@ -169,6 +194,7 @@ class Postgres(TransactionalAccounts):
             Fault.NETEM_DELAY,
             Fault.POWER_LOSS,
             Fault.POISON_ARGUMENT,
+            Fault.DISK_FULL,
         },
         durability=Durability.POWER_LOSS,
         consistency=Consistency.LINEARIZABLE,
@@ -190,7 +216,7 @@ class Postgres(TransactionalAccounts):
     @classmethod
     def claims(cls, variant: str) -> Capabilities:
         if variant == "commit_off":
-            survives = cls.capabilities.survives - {Fault.SERVER_KILL, Fault.POWER_LOSS}
+            survives = cls.capabilities.survives - {Fault.SERVER_KILL, Fault.POWER_LOSS, Fault.DISK_FULL}
             return replace(cls.capabilities, durability=Durability.VOLATILE, survives=survives)
         return cls.capabilities
 
@@ -223,13 +249,13 @@ class Postgres(TransactionalAccounts):
         rows = self._read("balance", _BALANCE, account.encode())
         if not rows:
             raise UnknownAccount(f"no account {account!r} was opened here; call open_account first")
-        seq, balance = map(integer, rows[0])
+        seq, balance = rows[0]
         return Receipt(seq, balance, self._epoch)
 
     def snapshot(self) -> dict[str, Receipt]:
         self._check_open()
         return {
-            account.decode(): Receipt(integer(seq), integer(balance), self._epoch)
+            account.decode(): Receipt(seq, balance, self._epoch)
             for account, seq, balance in self._read("snapshot", _SNAPSHOT)  # one statement, so one moment
         }
 
@@ -247,49 +273,59 @@ class Postgres(TransactionalAccounts):
             raise Unavailable(f"{what} could not be read: {error}; send it again") from error
 
     def _transact(self, batch: Batch, deadline: float) -> list[Answer]:
-        one = _ONE_STATEMENT.get(batch.functions) if not batch.numbers else None
-        while True:  # ends with the deadline: then there is no connection
-            try:
-                with self._link.connection(deadline) as connection:
-                    if one is not None:
-                        account, amount = batch.accounts[0].encode(), batch.amounts[0]
-                        (rows,) = connection.run(deadline, (one, (self._id, account, amount)))
-                        if rows:
-                            seq, balance = map(integer, rows[0])
-                            return [Receipt(seq, balance, self._epoch)]
-                        one = None  # it was rejected, and a transaction says why
-                    return self._transacted(connection, batch, deadline)
-            except Refused as error:
-                if error.state not in _AGAIN:
-                    raise NotSent(str(error)) from error
+        try:
+            with self._link.connection(deadline) as connection:
+                if batch.functions in _IN_ONE_TRIP and 0 < batch.amounts[0] <= MAX_MONEY:
+                    receipt = self._changed(connection, batch, deadline)
+                    if receipt is not None:
+                        return [receipt]
+                return self._transacted(connection, batch, deadline)
+        except Refused as error:
+            raise NotSent(str(error)) from error
+
+    def _changed(self, connection: PostgresConnection, batch: Batch, deadline: float) -> Receipt | None:
+        """The one change's receipt; None where a transaction must say what becomes of it."""
+        (code,), (account,), (amount,) = batch.functions, batch.accounts, batch.amounts
+        op_id: Sequence[Value] = _NO_OP_ID
+        if batch.numbers and batch.numbers[0] != NO_NUMBER:
+            (session,), (number,) = batch.sessions, batch.numbers
+            record = record_of((number, (FUNCTIONS[code], account, amount), (0, 0)))
+            op_id = session.encode(), number, number % DEDUP_WINDOW, record[:-_STATE_OF_ZEROS]
+        by = amount if code == DEPOSIT else -amount
+        (((state,),),) = connection.run(deadline, (_CHANGE, (self._id, account.encode(), by, *op_id)))
+        if not state:
+            return None
+        seq, balance = _STATE.unpack(state)
+        return Receipt(seq, balance, self._epoch)
 
     def _transacted(self, connection: PostgresConnection, batch: Batch, deadline: float) -> list[Answer]:
-        bank = self._id
-        work = Transaction(batch, self._epoch)
-        reads: list[Step] = [(_BEGIN, ()), (_LOCK_ACCOUNTS, (bank, _encoded(work.accounts)))]
+        bank, work = self._id, Transaction(batch, self._epoch)
+        begin: list[Step] = [(_BEGIN, ())]
+        if OPEN_ACCOUNT in batch.functions:
+            begin.append((_LOCK_BANK, (bank,)))
+        reads: list[tuple[Step, Callable[[Iterable[tuple[Any, ...]]], None]]] = []
+        if work.slots:
+            reads.append(((_LOCK_SESSIONS, (bank, _encoded(work.sessions))), work.know_sessions))
+        reads.append(((_LOCK_ACCOUNTS, (bank, _encoded(work.accounts))), work.know_accounts))
         if work.slots:
             sessions, slots = zip(*work.slots, strict=True)
-            reads += [
-                (_LOCK_SESSIONS, (bank, _encoded(work.sessions))),
-                (_FIND_SLOTS, (bank, _encoded(sessions), slots)),
-            ]
+            reads.append(((_FIND_SLOTS, (bank, _encoded(sessions), slots)), work.know_slots))
         try:
-            _, of_accounts, *of_op_ids = connection.run(deadline, *reads)
+            found = connection.run(deadline, *begin, *(step for step, _ in reads))
         except NotAnswered as error:
             raise NotSent(str(error)) from error  # a transaction that nobody commits
-        accounts = [(account.decode(), integer(seq), integer(balance)) for account, seq, balance in of_accounts]
-        work.know_accounts(accounts)
-        known_sessions: list[tuple[str, int]] = []
-        if of_op_ids:
-            of_sessions, of_slots = of_op_ids
-            known_sessions = [(session.decode(), integer(highest)) for session, highest in of_sessions]
-            work.know_sessions(known_sessions)
-            work.know_slots((session.decode(), integer(slot), record) for session, slot, record in of_slots)
+        for (_, know), rows in zip(reads, found[len(begin) :], strict=True):
+            know((name.decode(), *values) for name, *values in rows)
         answers = work.apply()
-        writes = [
-            *_written(bank, work.changed_accounts(), accounts, _ADD_ACCOUNTS, _PUT_ACCOUNTS),
-            *_written(bank, work.changed_sessions(), known_sessions, _ADD_SESSIONS, _PUT_SESSIONS),
-            *_written(bank, work.changed_slots(), (), _PUT_SLOTS, _PUT_SLOTS),
+        writes: list[Step] = [
+            (statement, (bank, _encoded(names), *columns))
+            for statement, rows in (
+                (_PUT_ACCOUNTS, work.changed_accounts()),
+                (_PUT_SESSIONS, work.changed_sessions()),
+                (_PUT_SLOTS, work.changed_slots()),
+            )
+            if rows
+            for names, *columns in [zip(*rows, strict=True)]
         ]
         connection.run(deadline, *writes, (_COMMIT, ()))
         return answers
@@ -309,6 +345,7 @@ def _link(context: Context, check: Callable[[PostgresConnection, float], None]) 
         "statement_timeout": patience_ms,
         "idle_in_transaction_session_timeout": patience_ms,
         "client_min_messages": "error",
+        "default_transaction_isolation": "read\\ committed",
     }
     return PostgresLink(context.postgres_url, settings, check)
 
@@ -327,24 +364,7 @@ def _bank(connection: PostgresConnection, name: bytes, deadline: float) -> tuple
         connection.run(deadline, (_BEGIN, ()), (_KEEP_BANK, ()), (_MAKE_BANK, (name, epoch_now())), (_COMMIT, ()))
         (found,) = connection.run(deadline, (_FIND_BANK, (name,)))
     number, epoch = found[0]
-    return integer(number), integer(epoch)
-
-
-def _written(
-    bank: int, rows: Sequence[tuple[Any, ...]], known: Iterable[tuple[Any, ...]], add: Statement, put: Statement
-) -> list[Step]:
-    """Steps that write the rows, of which some are known to be there."""
-    there = {name for name, *_ in known}
-    steps: list[Step] = []
-    for statement, own in (
-        (add, [row for row in rows if row[0] not in there]),
-        (put, [row for row in rows if row[0] in there]),
-    ):
-        if own:
-            # In one order for all transactions, as those that make rows wait for each other too.
-            names, *columns = cast("Iterable[Any]", zip(*sorted(own), strict=True))
-            steps.append((statement, (bank, _encoded(names), *columns)))
-    return steps
+    return number, epoch
 
 
 def _encoded(names: Iterable[str]) -> list[bytes]:

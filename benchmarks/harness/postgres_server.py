@@ -6,33 +6,39 @@ import ctypes
 import importlib.util
 import os
 import pwd
+import resource
 import secrets
 import shutil
 import signal
-import socket
-import struct
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 
 from benchmarks.harness import launch
 from benchmarks.harness.servers import ResourceError, Server, ServerFailed, ServerMissing, without_secret
 from strategies.interface import Durability, Resource
+from strategies.support.postgres_link import options_in
 
 _USER = "bench"
 _CONNECT_S = 10
 _INITDB_S = 60.0
+_DEAD_S = 10.0
+_POLL_S = 0.002
 _IPC_RMID = 0
+_SHARED_MEMORY_LINE, _STATUS_LINE = 6, 7
+"""Of postmaster.pid: src/include/utils/pidfile.h."""
 
 _SETTINGS = {
     "max_connections": "200",
     "unix_socket_directories": "",
     "dynamic_shared_memory_type": "mmap",  # in its directory: what is in /dev/shm outlives a kill
-    "io_method": "sync",  # no processes for reading ahead: the data are in memory
+    "autovacuum": "off",  # it would come upon one trial and not the next; updates clear away behind themselves
+    "restart_after_crash": "off",  # one that ended itself is started again from outside
     "max_wal_senders": "0",
     "wal_level": "minimal",
     "logging_collector": "off",
@@ -49,9 +55,7 @@ class PostgresServer(Server):
     extra = "postgres"
     option = "--postgres-url"
     remedy = "turn its fsync on"
-    not_filled: ClassVar[str | None] = (
-        "its log is written into files that have their size beforehand: no limit of sizes stops it"
-    )
+    always_writes = True
 
     def __init__(self, durability: Durability, **options: Any) -> None:
         super().__init__(durability, **options)
@@ -62,8 +66,7 @@ class PostgresServer(Server):
             self._directory.chmod(0o711)
             os.chown(self._data, *self._user)
             if not _is_open_to_all(self._program):
-                copied = shutil.copytree(self._program.parents[1], self._directory / "program", symlinks=True)
-                self._program = copied / "bin" / self._program.name
+                self._program = _copied(self._program, self._directory / "program")
         self._data.chmod(0o700)
 
     @classmethod
@@ -87,13 +90,11 @@ class PostgresServer(Server):
         import psycopg  # an extra
 
         try:
+            options_in(url)
             with psycopg.connect(url, connect_timeout=_CONNECT_S, autocommit=True) as connection:
                 row = connection.execute("SHOW fsync").fetchone()
-        except psycopg.ProgrammingError:  # what was wrong may quote the password
-            raise ResourceError(
-                f"{cls.option} cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special "
-                "characters percent-encoded"
-            ) from None
+        except ValueError as error:
+            raise ResourceError(f"{cls.option} cannot be used: {error}") from None
         except psycopg.Error as error:
             said = " ".join(str(error).split())
             raise ResourceError(
@@ -114,7 +115,9 @@ class PostgresServer(Server):
         assert self._process is not None
         killed = self._signal(signal.SIGKILL)
         self._process.wait()
-        psutil.wait_procs(killed, timeout=_CONNECT_S)
+        deadline = time.monotonic() + _DEAD_S
+        while not all(map(_is_dead, killed)) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
     def pause(self) -> None:
         """SIGSTOP of all: each caller has a process of its own."""
@@ -124,9 +127,20 @@ class PostgresServer(Server):
         self._signal(signal.SIGCONT)
 
     def await_synced(self) -> None:
-        """As if the kernel had written all back by now. Nobody writes meanwhile."""
-        assert self.watch is not None
-        self.watch.settle()
+        """A checkpoint syncs the log, with what was answered before it was in there, and all that the log is about."""
+        with self._connected() as connection:
+            connection.execute("CHECKPOINT")
+
+    def log_bytes(self) -> int | None:
+        """Its file has its size beforehand, but a limit of sizes stops writes beyond it there, too."""
+        with self._connected() as connection:
+            row = connection.execute("SELECT file_offset FROM pg_walfile_name_offset(pg_current_wal_lsn())").fetchone()
+        return int(row[0])
+
+    def start(self) -> None:
+        if not (self._data / "PG_VERSION").exists():
+            self._make_database()  # before it is watched: what it is made of counts as synced
+        super().start()
 
     def stop(self) -> None:
         self._reap()
@@ -136,8 +150,6 @@ class PostgresServer(Server):
     _stop_signal = signal.SIGINT  # a fast shutdown: it does not wait for its callers
 
     def _command(self, port: int) -> Sequence[str]:
-        if not (self._data / "PG_VERSION").exists():
-            self._make_database()
         settings = {**_SETTINGS, "listen_addresses": self._host, "port": port, **self._settings}
         return [
             *(str(self._program), "-D", str(self._data)),
@@ -145,11 +157,23 @@ class PostgresServer(Server):
         ]
 
     def _is_ready(self, port: int) -> bool:
-        """Whether it lets callers in: it asks for the password then, and else says why not."""
-        names = b"user\0" + _USER.encode() + b"\0database\0postgres\0\0"
-        with socket.create_connection((self._host, port), timeout=1) as connection:
-            connection.sendall(struct.pack("!ii", 8 + len(names), 3 << 16) + names)
-            return connection.recv(1) == b"R"
+        """By what it writes for `pg_ctl`: a connection would leave a process behind that ends later."""
+        lines = (self._data / "postmaster.pid").read_text().splitlines()
+        return len(lines) > _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE].strip() == "ready"
+
+    def limit_files(self, pid: int, size: int) -> None:
+        """All of its processes, and what the first makes later. By one of their user: root may be kept from it."""
+        limit = "unlimited" if size == resource.RLIM_INFINITY else str(size)
+        script = 'limit=$1; shift; for pid; do prlimit --pid "$pid" --fsize="$limit:"; done'
+        command = ["/bin/sh", "-c", script, "sh", limit, *map(str, self.pids)]
+        subprocess.run(
+            [*launch.command(user=self._user), *command], timeout=_CONNECT_S, check=False, capture_output=True
+        )
+
+    def _connected(self) -> Any:
+        import psycopg  # an extra
+
+        return psycopg.connect(self.url, connect_timeout=_CONNECT_S, autocommit=True)
 
     def _make_database(self) -> None:
         secret = self._directory / "password"
@@ -201,9 +225,27 @@ class PostgresServer(Server):
     def _remove_shared_memory(self) -> None:
         """A few bytes outside its directory, by which it knows that it is alone: a kill leaves them."""
         with suppress(OSError, IndexError, ValueError):
-            _, identity = (self._data / "postmaster.pid").read_text().splitlines()[6].split()
+            _, identity = (self._data / "postmaster.pid").read_text().splitlines()[_SHARED_MEMORY_LINE].split()
             ctypes.CDLL(None).shmctl(int(identity), _IPC_RMID, None)
 
 
 def _is_open_to_all(program: Path) -> bool:
     return all(path.stat().st_mode & 0o001 for path in program.resolve().parents)
+
+
+def _copied(program: Path, directory: Path) -> Path:
+    """The program and its installation there, with the libraries that a wheel has beside its package."""
+    directory.mkdir(0o755)
+    package = program.parents[2]
+    for path in (package, package.with_name(f"{package.name}.libs")):
+        if path.is_dir():
+            shutil.copytree(path, directory / path.name, symlinks=True)
+    return directory / program.relative_to(package.parent)
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Or a zombie: its new parent may take a second to notice, and nothing is left of it but that."""
+    try:
+        return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True

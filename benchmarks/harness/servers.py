@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import resource
 import signal
 import socket
 import subprocess
@@ -70,6 +71,9 @@ class Server(ABC):
     """Why nothing can be put between it and its callers; None if a proxy can."""
     not_watched: ClassVar[str | None] = None
     """Why what it synced cannot be known; None if it can."""
+
+    always_writes: ClassVar[bool] = False
+    """Whether it writes to its disk for strategies too whose changes are to outlive nothing."""
 
     def __init__(
         self,
@@ -231,6 +235,14 @@ class Server(ABC):
     def await_synced(self) -> None:  # noqa: B027 - some sync before they answer
         """Wait until all that was written before is on disk, where the durability class has files. Only if watched."""
 
+    def log_bytes(self) -> int | None:
+        """How far into a file its log is written; None where the file's size tells."""
+        return None
+
+    def limit_files(self, pid: int, size: int) -> None:
+        """This process of its own writes nothing in any file beyond so many bytes, or `resource.RLIM_INFINITY`."""
+        limit_files(pid, size)
+
     def stop(self) -> None:
         """End the server and delete its data. Idempotent."""
         self._reap()
@@ -335,6 +347,12 @@ def _kinds() -> Mapping[Resource, type[Server]]:
             if is_its_own and issubclass(value, Server) and not name.startswith("_"):
                 found[value.resource] = value
     return found
+
+
+def limit_files(pid: int, size: int) -> None:
+    """The process writes nothing in any file beyond so many bytes. Linux only."""
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
 
 
 def free_port() -> int:

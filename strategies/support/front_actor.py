@@ -57,7 +57,7 @@ class FrontActor:
         self._opening = threading.Lock()
         open_door()
 
-    def answer(self, payload: bytes) -> Awaitable[bytes]:
+    def reply(self, payload: bytes) -> Awaitable[bytes]:
         """The reply to a request."""
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self._threads, self._answered, payload, time.monotonic())

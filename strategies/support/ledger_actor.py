@@ -13,10 +13,8 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from strategies.support.dask_link import ACCEPTED
-from strategies.support.fates import InDoubt
 from strategies.support.stream_link import PREFIX_BYTES
-from strategies.support.two_phase import TwoPhaseLedger
-from strategies.support.wire import decode, encode_answers, encode_snapshot
+from strategies.support.wire_ledger import SNAPSHOT, WireLedger
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -27,9 +25,6 @@ ASK = "dask_state_bench_ask"
 
 STREAM = "dask_state_bench_stream"
 """The worker's handler that takes over a connection for one batch after another."""
-
-SNAPSHOT = b""
-"""Instead of a batch: asks for every account."""
 
 ANSWERED, GONE, FAILED = b"\0", b"\1", b"\2"
 """The first byte of a reply: answers follow; the actor is not here; it failed, and the reason follows."""
@@ -43,7 +38,7 @@ _MAX_BYTES = 2**24
 class DoorActor(Protocol):
     """An actor that has opened the door of its worker."""
 
-    def answer(self, payload: bytes) -> bytes | Awaitable[bytes]:
+    def reply(self, payload: bytes) -> bytes | Awaitable[bytes]:
         """Called on the worker's event loop: what may take long there is to be awaited."""
 
 
@@ -57,25 +52,17 @@ def open_door() -> None:
     worker.handlers.setdefault(STREAM, door.stream)
 
 
-class LedgerActor(TwoPhaseLedger):
+class LedgerActor(WireLedger):
     """A ledger that opens the door of the worker where it is made."""
 
     def __init__(self) -> None:
         super().__init__()
         open_door()
 
-    def answer(self, payload: bytes) -> bytes | Awaitable[bytes]:
-        """Apply an encoded batch."""
+    def reply(self, payload: bytes) -> bytes | Awaitable[bytes]:
         if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
-            doubts = [each for of_account in self.in_doubt().values() for each in of_account]
-            return asyncio.to_thread(self.packed_snapshot, doubts)
-        return encode_answers(self.apply_steps(decode(payload)), self._epoch)
-
-    def packed_snapshot(self, doubts: list[tuple[str, str]]) -> bytes:
-        """Every account, encoded; or these doubts, if there are any."""
-        if doubts:
-            return encode_snapshot({}, self._epoch, str(InDoubt.of(doubts)))
-        return encode_snapshot(self._cut(), self._epoch)
+            return asyncio.to_thread(self.packed_snapshot, self.doubts())
+        return self.answer(payload)
 
 
 def request(key: str, payload: bytes) -> bytes:
@@ -96,8 +83,8 @@ class Door:
         if found is None:
             return GONE
         try:
-            answer = found.answer(payload)
-            return ANSWERED + (answer if isinstance(answer, bytes) else await answer)
+            reply = found.reply(payload)
+            return ANSWERED + (reply if isinstance(reply, bytes) else await reply)
         except Exception as error:
             return FAILED + repr(error).encode(errors="replace")
 

@@ -1,8 +1,8 @@
 """Connections to a PostgreSQL server: statements that leave together, their results, within a deadline, and their fate.
 
 libpq by psycopg's thin wrapper (`psycopg.pq`), not psycopg's own connections: their calls have no deadline, and where a
-server hangs they wait for it. In pipeline mode several statements take one round trip
-(https://www.postgresql.org/docs/current/libpq-pipeline-mode.html).
+server hangs they wait for it. Neither sends anything again by itself. In pipeline mode several statements take one
+round trip (https://www.postgresql.org/docs/current/libpq-pipeline-mode.html).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _ARRAY = struct.Struct("!iiiii")
 """Of one dimension: dimensions, whether items can be null, their type; how many, the first one's index."""
 _INT8_ITEM = struct.Struct("!iq")
 
-Row = tuple[bytes, ...]
+Row = tuple[Any, ...]
+"""Its values: bytes, or numbers where they are `bigint`."""
 Value = bytes | int | Sequence[bytes] | Sequence[int]
 
 
@@ -61,18 +62,12 @@ class PostgresLink:
         Raises:
             ValueError: the URL is none.
         """
-        from psycopg import ProgrammingError, conninfo
+        from psycopg import conninfo
 
-        try:
-            options = conninfo.conninfo_to_dict(url)
-        except ProgrammingError:  # what was wrong may quote the password
-            raise ValueError(
-                "the PostgreSQL URL cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special "
-                "characters percent-encoded"
-            ) from None
+        options = options_in(url)
         of_user = str(options.get("options") or "")
         options["options"] = " ".join([of_user, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
-        self._conninfo = conninfo.make_conninfo(**options).encode()  # type: ignore[arg-type]
+        self._conninfo = conninfo.make_conninfo(**options).encode()
         self._check = check
         self._begin()
 
@@ -158,7 +153,7 @@ class PostgresConnection:
             raise
 
     def run(self, deadline: float, *steps: Step) -> list[list[Row]]:
-        """Have the statements done, all at once; the rows of each, with values as their bytes.
+        """Have the statements done, all at once; the rows of each.
 
         They are one transaction, unless they begin or end one that reaches further.
 
@@ -183,11 +178,11 @@ class PostgresConnection:
             found: list[list[Row]] = []
             refused: Exception | None = None
             while (result := self._result(deadline)) is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
-                if result is None:
-                    continue
-                if result.status == pq.ExecStatus.TUPLES_OK:
-                    columns = range(result.nfields)
-                    found.append([tuple(result.get_value(row, at) for at in columns) for row in range(result.ntuples)])
+                if result is None:  # one statement's end; of a connection that is gone there is nothing else
+                    if connection.status != pq.ConnStatus.OK:
+                        raise NotAnswered(_said(connection))
+                elif result.status == pq.ExecStatus.TUPLES_OK:
+                    found.append(_rows(result))
                 elif result.status == pq.ExecStatus.COMMAND_OK:
                     found.append([])
                 elif result.status == pq.ExecStatus.FATAL_ERROR:
@@ -231,11 +226,35 @@ class PostgresConnection:
         raise TimeoutError
 
 
-def integer(value: bytes) -> int:
-    """A `bigint`, from its bytes."""
-    found: int
-    (found,) = _INT8.unpack(value)
-    return found
+def options_in(url: str) -> dict[str, Any]:
+    """What a URL says, by libpq's keywords.
+
+    Raises:
+        ValueError: it is none, or its password has special characters: libpq would take the rest of it for a host or
+            a port, and quote that in errors.
+    """
+    from psycopg import ProgrammingError, conninfo
+
+    with suppress(ProgrammingError):  # it may quote the password
+        options = conninfo.conninfo_to_dict(url)
+        place = f"{options.get('host', '')}{options.get('dbname', '')}"
+        if "@" not in place and all(port.isdigit() for port in str(options.get("port", 0)).split(",")):
+            return options
+    raise ValueError(
+        "the PostgreSQL URL cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special "
+        "characters percent-encoded"
+    )
+
+
+def _rows(result: Any) -> list[Row]:
+    columns = [(at, result.ftype(at) == _INT8_OID) for at in range(result.nfields)]
+    return [
+        tuple(
+            _INT8.unpack(result.get_value(row, at))[0] if is_number else result.get_value(row, at)
+            for at, is_number in columns
+        )
+        for row in range(result.ntuples)
+    ]
 
 
 def _packed(value: Value) -> bytes:
