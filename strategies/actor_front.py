@@ -49,7 +49,7 @@ from strategies.support.fronts import Fronts
 from strategies.support.transactional import TransactionalAccounts, fate
 from strategies.support.wire import BALANCE, NO_NUMBER, Batch, WireError, decode_answers, decode_snapshot, encode
 
-DATABASES = ("sqlite", "redis_lua")
+DATABASES = ("sqlite", "postgres", "redis_lua")
 """Strategies whose `apply` is native, and whose accounts have one owner."""
 
 FRONTS = 4
