@@ -553,7 +553,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python's, its SQLite's, and those of the packages and servers that numbers depend on."""
-    found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    found = {"python": platform.python_version(), "sqlite3": sqlite3.sqlite_version}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -25,9 +25,10 @@ from strategies.support.cluster import Cluster, NoCluster
 from strategies.support.coalescing import Coalescer, Send
 from strategies.support.dask_link import Links
 from strategies.support.fates import NotAnswered, NotSent
-from strategies.support.ledger_actor import SNAPSHOT, LedgerActor
+from strategies.support.ledger_actor import LedgerActor
 from strategies.support.sharding import stable_digest
 from strategies.support.wire import BALANCE, Batch, WireError, decode_answers, decode_snapshot, encode
+from strategies.support.wire_ledger import SNAPSHOT
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from strategies.support.dask_link import ACCEPTED, PREFIX_BYTES
-from strategies.support.fates import InDoubt
-from strategies.support.two_phase import TwoPhaseLedger
-from strategies.support.wire import decode, encode_answers, encode_snapshot
+from strategies.support.dask_link import ACCEPTED
+from strategies.support.stream_link import PREFIX_BYTES
+from strategies.support.wire_ledger import SNAPSHOT, WireLedger
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -26,9 +25,6 @@ ASK = "dask_state_bench_ask"
 STREAM = "dask_state_bench_stream"
 """The worker's handler that takes over a connection for one batch after another."""
 
-SNAPSHOT = b""
-"""Instead of a batch: asks for every account."""
-
 ANSWERED, GONE, FAILED = b"\0", b"\1", b"\2"
 """The first byte of a reply: answers follow; the actor is not here; it failed, and the reason follows."""
 
@@ -38,7 +34,7 @@ _MAX_BYTES = 2**24
 """Of one request: twice the largest batch of the longest names."""
 
 
-class LedgerActor(TwoPhaseLedger):
+class LedgerActor(WireLedger):
     """A ledger that opens the door of the worker where it is made."""
 
     def __init__(self) -> None:
@@ -49,16 +45,6 @@ class LedgerActor(TwoPhaseLedger):
         door = Door(worker)
         worker.handlers.setdefault(ASK, door.ask)
         worker.handlers.setdefault(STREAM, door.stream)
-
-    def answer(self, payload: bytes) -> bytes:
-        """Apply an encoded batch."""
-        return encode_answers(self.apply_steps(decode(payload)), self._epoch)
-
-    def packed_snapshot(self, doubts: list[tuple[str, str]]) -> bytes:
-        """Every account, encoded; or these doubts, if there are any."""
-        if doubts:
-            return encode_snapshot({}, self._epoch, str(InDoubt.of(doubts)))
-        return encode_snapshot(self._cut(), self._epoch)
 
 
 def request(key: str, payload: bytes) -> bytes:
@@ -80,8 +66,7 @@ class Door:
             return GONE
         try:
             if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
-                doubts = [each for of_account in ledger.in_doubt().values() for each in of_account]
-                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot, doubts)
+                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot, ledger.doubts())
             return ANSWERED + ledger.answer(payload)
         except Exception as error:
             return FAILED + repr(error).encode(errors="replace")
