@@ -44,6 +44,11 @@ _SETTINGS = {
     "logging_collector": "off",
 }
 
+_WATCHED_SETTINGS = {
+    # After a crash it syncs all of its 1,000 files, which took seconds one by one. They count as synced by then.
+    "recovery_init_sync_method": "syncfs",
+}
+
 
 class PostgresServer(Server):
     """One server on a port. As root it runs as `nobody`: it refuses to be root."""
@@ -150,11 +155,12 @@ class PostgresServer(Server):
     _stop_signal = signal.SIGINT  # a fast shutdown: it does not wait for its callers
 
     def _command(self, port: int) -> Sequence[str]:
-        settings = {**_SETTINGS, "listen_addresses": self._host, "port": port, **self._settings}
-        if (
-            self._watched
-        ):  # after a crash it syncs each of its 1,000 files, which took seconds; all count as synced by then
-            settings["recovery_init_sync_method"] = "syncfs"
+        settings = {
+            **_SETTINGS,
+            **(_WATCHED_SETTINGS if self._watched else {}),
+            **{"listen_addresses": self._host, "port": port},
+            **self._settings,
+        }
         return [
             *(str(self._program), "-D", str(self._data)),
             *(text for name, value in settings.items() for text in ("-c", f"{name}={value}")),
