@@ -9,7 +9,8 @@ takes about a microsecond per operation.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from strategies.support.dask_link import ACCEPTED
 from strategies.support.stream_link import PREFIX_BYTES
@@ -34,17 +35,34 @@ _MAX_BYTES = 2**24
 """Of one request: twice the largest batch of the longest names."""
 
 
+class DoorActor(Protocol):
+    """An actor that has opened the door of its worker."""
+
+    def reply(self, payload: bytes) -> bytes | Awaitable[bytes]:
+        """Called on the worker's event loop: what may take long there is to be awaited."""
+
+
+def open_door() -> None:
+    """Let callers in to the actors of the worker where this is called, from an actor that is being made."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    door = Door(worker)
+    worker.handlers.setdefault(ASK, door.ask)
+    worker.handlers.setdefault(STREAM, door.stream)
+
+
 class LedgerActor(WireLedger):
     """A ledger that opens the door of the worker where it is made."""
 
     def __init__(self) -> None:
-        from distributed import get_worker
-
         super().__init__()
-        worker = get_worker()
-        door = Door(worker)
-        worker.handlers.setdefault(ASK, door.ask)
-        worker.handlers.setdefault(STREAM, door.stream)
+        open_door()
+
+    def reply(self, payload: bytes) -> bytes | Awaitable[bytes]:
+        if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
+            return asyncio.to_thread(self.packed_snapshot, self.doubts())
+        return self.answer(payload)
 
 
 def request(key: str, payload: bytes) -> bytes:
@@ -61,13 +79,12 @@ class Door:
 
     async def ask(self, actor: str, payload: bytes) -> bytes:
         """Handler of one message."""
-        ledger: LedgerActor | None = self._worker.state.actors.get(actor)
-        if ledger is None:
+        found: DoorActor | None = self._worker.state.actors.get(actor)
+        if found is None:
             return GONE
         try:
-            if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
-                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot, ledger.doubts())
-            return ANSWERED + ledger.answer(payload)
+            reply = found.reply(payload)
+            return ANSWERED + (reply if isinstance(reply, bytes) else await reply)
         except Exception as error:
             return FAILED + repr(error).encode(errors="replace")
 
