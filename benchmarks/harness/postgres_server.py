@@ -6,7 +6,6 @@ import ctypes
 import importlib.util
 import os
 import pwd
-import resource
 import secrets
 import shutil
 import signal
@@ -15,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from resource import RLIM_INFINITY
 from typing import Any
 
 import psutil
@@ -42,6 +42,11 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "wal_level": "minimal",
     "logging_collector": "off",
+}
+
+_WATCHED_SETTINGS = {
+    # After a crash it syncs all of its 1,000 files, which took seconds one by one. They count as synced by then.
+    "recovery_init_sync_method": "syncfs",
 }
 
 
@@ -150,7 +155,12 @@ class PostgresServer(Server):
     _stop_signal = signal.SIGINT  # a fast shutdown: it does not wait for its callers
 
     def _command(self, port: int) -> Sequence[str]:
-        settings = {**_SETTINGS, "listen_addresses": self._host, "port": port, **self._settings}
+        settings = {
+            **_SETTINGS,
+            **(_WATCHED_SETTINGS if self._watched else {}),
+            **{"listen_addresses": self._host, "port": port},
+            **self._settings,
+        }
         return [
             *(str(self._program), "-D", str(self._data)),
             *(text for name, value in settings.items() for text in ("-c", f"{name}={value}")),
@@ -163,7 +173,7 @@ class PostgresServer(Server):
 
     def limit_files(self, pid: int, size: int) -> None:
         """All of its processes, and what the first makes later. By one of their user: root may be kept from it."""
-        limit = "unlimited" if size == resource.RLIM_INFINITY else str(size)
+        limit = "unlimited" if size == RLIM_INFINITY else str(size)
         script = 'limit=$1; shift; for pid; do prlimit --pid "$pid" --fsize="$limit:"; done'
         command = ["/bin/sh", "-c", script, "sh", limit, *map(str, self.pids)]
         subprocess.run(
