@@ -186,6 +186,11 @@ class PostgresServer(Server):
         return psycopg.connect(self.url, connect_timeout=_CONNECT_S, autocommit=True)
 
     def _make_database(self) -> None:
+        if self._user is not None and not _is_open_to_all(self._data):
+            raise ServerFailed(
+                f"{self.product} refuses to run as root, and as nobody it cannot enter {self._directory.parent}; "
+                "set TMPDIR to a directory that all may enter"
+            )
         secret = self._directory / "password"
         secret.write_text(self._password)
         if self._user is not None:

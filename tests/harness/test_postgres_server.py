@@ -117,6 +117,17 @@ def test_a_program_that_others_cannot_reach_is_copied(monkeypatch: pytest.Monkey
         assert kept(server) == 1
 
 
+@AS_ROOT
+def test_a_temporary_folder_that_others_cannot_enter_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(ServerFailed, match="set TMPDIR"), PostgresServer(Durability.POWER_LOSS):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_leaves_no_shared_memory() -> None:
     """A few bytes of it are System V's, which outlive their processes."""
     segments = Path("/proc/sysvipc/shm")

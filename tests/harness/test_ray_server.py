@@ -134,7 +134,7 @@ def test_all_of_it_dies_with_its_parent() -> None:
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-    shutil.rmtree(directory)
+    shutil.rmtree(directory, ignore_errors=True)  # the next harness may have been faster
 
 
 def shared_memory() -> set[str]:
