@@ -40,8 +40,21 @@ def chosen_run(own: Path | str | None = None) -> Path:
     Raises:
         RunError: as `reference_run`.
     """
+    return _own(own) or reference_run()
+
+
+def chosen_failures(own: Path | str | None = None) -> Path:
+    """A run of the reader's own, else the one that the environment names, else the published failure table."""
+    return _own(own) or FAILURES
+
+
+def _own(own: Path | str | None) -> Path | None:
+    """Notebooks are executed in their own folder: a path may be from the repository's root."""
     named = own or os.environ.get(VARIABLE)
-    return Path(named) if named else reference_run()
+    if not named:
+        return None
+    path = Path(named)
+    return path if path.exists() else readme.ROOT / path
 
 
 def _named_by(page: Path) -> Path:

@@ -479,7 +479,8 @@ def test_the_reference_run_is_the_readmes(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert reference.chosen_run() == reference.reference_run()
     monkeypatch.setenv(reference.VARIABLE, str(tmp_path))
     assert reference.chosen_run() == tmp_path
-    assert reference.chosen_run("other") == Path("other")
+    assert reference.chosen_failures() == tmp_path
+    assert reference.chosen_run("results/elsewhere") == ROOT / "results" / "elsewhere"
 
 
 @pytest.mark.parametrize("text", ["<!-- from results/runs/nowhere -->", "nothing", None])
