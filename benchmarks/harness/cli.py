@@ -366,7 +366,7 @@ def advise(
     """Say which strategies meet your needs, ranked by measured figures, and why the others do not."""
     with plain_errors():
         wanted = advice_text.needs(accounts, rate, p99_ms, survive or (), retries, transfers, callers or ())
-        found = evidence.gather(reference.chosen_run(folder), workload)
+        found = evidence.gather(folder or reference.reference_run(), workload)
         warn(found.damage)
         advised = advice.advise(wanted, found.candidates)
     if as_json:
