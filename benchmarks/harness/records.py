@@ -421,11 +421,16 @@ def _end_of_value(piece: bytes) -> int:
 
 
 def _parsed(line: bytes) -> Trial | str:
-    """The trial, or why it is none. Unknown keys are a later program's, and left alone."""
+    """The trial, or why it is none."""
     try:
         found = json.loads(line.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return _in_short(error)
+    return trial_of(found)
+
+
+def trial_of(found: Any) -> Trial | str:
+    """The trial that JSON holds, or why it is none. Unknown keys are a later program's, and left alone."""
     if not isinstance(found, dict):
         return "it is no object"
     known = {name: value for name, value in found.items() if name in _KINDS}
@@ -489,19 +494,6 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in sorted({*then, *now})
         if then.get(name) != now.get(name)
     ]
-
-
-def load_runs(*folders: Path | str) -> Any:
-    """The trials of these runs as one pandas frame, a row each, with the column `run`. Warns of what was left out."""
-    import pandas as pd
-
-    rows = []
-    for folder in map(Path, folders):
-        contents = read_all(folder)
-        for each in contents.damage:
-            warnings.warn(each, stacklevel=2)
-        rows += [asdict(trial) | {"run": folder.resolve().name} for trial in contents.trials]
-    return pd.DataFrame(rows, columns=[*(each.name for each in fields(Trial)), "run"])
 
 
 def latest_run(parent: Path = _ROOT / "results" / "runs") -> Path:

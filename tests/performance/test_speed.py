@@ -45,6 +45,8 @@ def test_speed(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, cell
         trials.append(measure(cell, environment, settings, repeat, trial_seed(1, cell, repeat)))
 
     benchmark.pedantic(one_trial, rounds=ROUNDS, iterations=1)
+    # Before it may end here: what was not measured is recorded too, with its reason.
+    benchmark.extra_info["trials"] = [asdict(trial) for trial in trials]
 
     for trial in trials:
         if trial.status in (Status.NOT_APPLICABLE, Status.RESOURCE_MISSING):
@@ -54,7 +56,6 @@ def test_speed(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, cell
         assert trial.acknowledged_lost == trial.duplicated == 0
         assert trial.conserved
         assert trial.linearizable == "yes"
-    benchmark.extra_info["trials"] = [asdict(trial) for trial in trials]
     for figure in FIGURES:
         values = [value for trial in trials if (value := getattr(trial, figure)) is not None]
         if values:
