@@ -67,8 +67,8 @@ class Request(NamedTuple):
 
     def encode(self, place: int) -> bytes:
         """Its bytes, with this place for its id."""
-        name = self.ledger.name.encode()
-        return _REQUEST.pack(place, self.kind, self.ledger.epoch, len(name)) + name + self.payload
+        (name, epoch), kind, payload = self
+        return _REQUEST.pack(place, kind, epoch, len(name)) + name.encode() + payload
 
 
 Reply = memoryview | NotSent | NotAnswered | LedgerGone
@@ -111,6 +111,29 @@ class PekkoLinks:
         self._process = os.getpid()
         self._idle: deque[tuple[int, StreamLink]] = deque()
 
+    def ask(self, request: Request, deadline: float) -> Reply:
+        """As `exchange` of one request, in less time of this process."""
+        message = request.encode(0)
+        if len(message) > MAX_BYTES:
+            return _too_large(message)
+        try:
+            taken = self._take(deadline)
+        except NotSent as error:
+            return error
+        link = taken[1]
+        try:
+            link.send(message, deadline)
+            reply = link.receive(deadline)
+            _, status = _REPLY.unpack_from(reply)
+        except (OSError, struct.error) as error:
+            self._discard(taken)
+            return NotAnswered(_problem(error))
+        except BaseException:
+            link.close()
+            raise
+        self._keep(taken)
+        return _reply(status, reply[_REPLY.size :])
+
     def exchange(self, requests: Iterable[Request], deadline: float) -> list[Reply]:
         """Send each request as soon as it is made, all over one connection; then wait for the replies."""
         fates: list[Reply | None] = []
@@ -123,7 +146,7 @@ class PekkoLinks:
                     continue
                 message = request.encode(place)
                 if len(message) > MAX_BYTES:
-                    fates[place] = NotSent(f"a message of {len(message)} bytes, of at most {MAX_BYTES}; split it")
+                    fates[place] = _too_large(message)
                     continue
                 try:
                     taken = taken or self._take(deadline)
@@ -169,12 +192,12 @@ class PekkoLinks:
         """A connection for one exchange, to the preferred node or else to the next that there is."""
         if self._process != os.getpid():  # connections must not be shared with the process that this one is a fork of
             self._begin()
-        while self._idle:
-            with suppress(IndexError):  # another thread was faster
-                node, link = self._idle.pop()
-                if node == self._preferred and not link.readable:
-                    return node, link
-                link.close()
+        with suppress(IndexError):
+            while True:  # ends when no connection is left
+                taken = self._idle.pop()
+                if taken[0] == self._preferred and not taken[1].readable:
+                    return taken
+                taken[1].close()
         problems: list[str] = []
         for turn in range(len(self._nodes)):
             if time.monotonic() >= deadline:
@@ -192,7 +215,7 @@ class PekkoLinks:
         raise NotSent("; ".join(problems))
 
     def _keep(self, taken: tuple[int, StreamLink]) -> None:
-        if self._process == os.getpid() and len(self._idle) < _MAX_IDLE:
+        if len(self._idle) < _MAX_IDLE:
             self._idle.append(taken)
         else:
             taken[1].close()
@@ -212,6 +235,10 @@ def _reply(status: int, content: memoryview) -> Reply:
         return LedgerGone()
     text = bytes(content).decode(errors="replace")
     return NotSent(text) if status == _REFUSED else NotAnswered(text)
+
+
+def _too_large(message: bytes) -> NotSent:
+    return NotSent(f"a message of {len(message)} bytes, of at most {MAX_BYTES}; split it")
 
 
 def _problem(error: Exception) -> str:
