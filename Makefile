@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_ALL := $(VENV)/.installed-all
 JAVA := .java/.built
 JAVA_SOURCES := $(shell find java -type f -not -path '*/target/*' 2>/dev/null)
+JAVA_PACKAGES := maven openjdk-17-jdk-headless
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 
 # Tests wait more than they compute, and some watch a cluster of four processes do it.
@@ -46,11 +47,13 @@ $(INSTALLED_ALL): $(INSTALLED)
 	@touch $@
 
 .PHONY: java
-java: $(JAVA) ## fetch and build into .java what servers in Java need (with Maven and a JDK)
+java: $(JAVA) ## fetch and build into .java what servers in Java need (root on Debian gets Maven and a JDK by it too)
 
 $(JAVA): $(JAVA_SOURCES)
-	@for program in mvn javac; do command -v $$program >/dev/null || { \
-	echo "$$program is missing: apt-get install maven openjdk-17-jdk-headless" >&2; exit 1; }; done
+	@command -v mvn >/dev/null && command -v javac >/dev/null || { \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	apt-get install -qq --no-install-recommends $(JAVA_PACKAGES) >/dev/null; } || { \
+	echo "Maven or a JDK is missing, run: apt-get install $(JAVA_PACKAGES)" >&2; exit 1; }
 	@set -e; for pom in $(wildcard java/*/pom.xml); do echo "mvn package: $$pom"; \
 	mvn --batch-mode --quiet -Dmaven.repo.local=$(CURDIR)/.java/repository --file "$$pom" package; done
 	@mkdir -p $(@D) && touch $@
