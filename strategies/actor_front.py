@@ -11,7 +11,7 @@ call waits for new ones as long as it may.
 
 What was sent to a front and not answered may have happened. Where every change in it has an op id, which the database
 remembers, it is sent again to the next front after a third of the call's time; so are reads. Else it is told to the
-caller (`Indeterminate`), who knows no more.
+caller (`Indeterminate`), who knows no more. So it is if the next front finds that the database does not answer.
 
 Callers connect to the workers directly. Which database it is, with its URL, goes along with each request, and through
 the cluster: whoever can listen there can read it, so a cluster with secrets has TLS. `submit` keeps one batch in flight
@@ -40,6 +40,8 @@ from strategies.interface import (
     Receipt,
     Resource,
     Retries,
+    StateLost,
+    Unavailable,
     load,
 )
 from strategies.support.actors import DIRECT, ActorBank, ActorRef
@@ -145,7 +147,7 @@ class ActorFront(TransactionalAccounts):
     def snapshot(self) -> dict[str, Receipt]:
         self._check_open()
         try:
-            reply = self._ask(b"", self._bank.deadline(), again=True)
+            reply, _ = self._fronts.ask(self._database, b"", self._bank.deadline(), again=True)
             if reply[:1] != REFUSED:
                 return decode_snapshot(reply[1:])
             (answer,) = decode_answers(reply[1:], 1)
@@ -159,11 +161,21 @@ class ActorFront(TransactionalAccounts):
         self._bank.close()
 
     def _transact(self, batch: Batch, deadline: float) -> list[Answer]:
-        reply = self._ask(encode(batch), deadline, again=self._may_be_sent_again(batch))
+        again = self._may_be_sent_again(batch)
+        reply, in_doubt = self._fronts.ask(self._database, encode(batch), deadline, again=again)
         try:
-            return decode_answers(reply[1:], len(batch.functions))
+            answers = decode_answers(reply[1:], len(batch.functions))
         except WireError as error:
             raise NotAnswered(str(error)) from error
+        if not in_doubt:
+            return answers
+        # The database says that the last attempt had no effect; an earlier one, which nobody answered, may have had it.
+        return [
+            fate("a change", NotAnswered(str(answer)), changes=True)
+            if code != BALANCE and isinstance(answer, Unavailable | StateLost)
+            else answer
+            for code, answer in zip(batch.functions, answers, strict=True)
+        ]
 
     def _may_be_sent_again(self, batch: Batch) -> bool:
         """Whether that has no second effect."""
@@ -172,6 +184,3 @@ class ActorFront(TransactionalAccounts):
         if not self._remembers:
             return False
         return NO_NUMBER not in compress(batch.numbers, batch.functions.translate(_CHANGES))
-
-    def _ask(self, batch: bytes, deadline: float, *, again: bool) -> bytes | memoryview:
-        return self._fronts.ask(self._database, batch, deadline, again=again)

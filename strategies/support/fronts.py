@@ -50,8 +50,10 @@ class Fronts:
         """For a copy of the handle."""
         return self._known
 
-    def ask(self, handle: bytes, batch: bytes, deadline: float, *, again: bool) -> bytes | memoryview:
-        """The reply to a request; `again` allows to send it to one front after another until one answers.
+    def ask(self, handle: bytes, batch: bytes, deadline: float, *, again: bool) -> tuple[bytes | memoryview, bool]:
+        """The reply to a request, and whether a front before did not answer it: what that one did, no reply says.
+
+        `again` allows to send it to one front after another until one answers.
 
         Raises:
             NotSent: it had no effect.
@@ -65,7 +67,7 @@ class Fronts:
                 is_last = not again or remaining_s < 1.5 * patience_s
                 until = deadline if is_last else deadline - remaining_s + patience_s
                 try:
-                    return self._bank.ask(front, request(handle, remaining_s, batch), until)
+                    return self._bank.ask(front, request(handle, remaining_s, batch), until), unanswered is not None
                 except (ActorGone, NotSent, NoCluster) as error:
                     problem: Exception = error
                 except AccountError:  # of a handle that is closed

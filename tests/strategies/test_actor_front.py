@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,16 @@ from strategies.interface import (
     OpId,
     Receipt,
     Resource,
+    StateLost,
     Unavailable,
     load,
 )
 from strategies.sqlite import Sqlite
 from strategies.support import front_actor
-from strategies.support.front_actor import FrontActor, request
-from strategies.support.wire import Batch, decode_answers, encode
+from strategies.support.actors import ActorBank
+from strategies.support.fates import NotAnswered
+from strategies.support.front_actor import ANSWERS, FrontActor, request
+from strategies.support.wire import Batch, decode_answers, encode, encode_answers
 from tests.contract.callers import InTasks, call, kinds, outcomes
 
 TIMEOUT_S = 5.0
@@ -122,19 +124,42 @@ def test_a_front_that_stands_still_is_passed_over_and_does_nothing_twice(
     assert [accounts.deposit("a", 1, op_id=("s", number)) for number in range(2 * FRONTS)] == receipts
 
 
-def test_without_an_op_id_nothing_is_sent_again(breakable: Environment, accounts: ActorFront, bank: str) -> None:
-    impatient = replace(context(breakable, bank), timeout_s=0.5)
-    with ActorFront.open(impatient) as hurried:
-        seen: list[Any] = []
-        outcomes(hurried, *[call("balance", "a")] * FRONTS)  # connects
-        with stopped(breakable.worker_pids()[workers_of(breakable)[0]]):
-            while Indeterminate not in kinds(seen) and len(seen) < 3 * FRONTS:
-                seen += outcomes(hurried, call("deposit", "a", 1))
-        assert set(kinds(seen)) <= {Receipt, Indeterminate, Unavailable}
-        assert Indeterminate in kinds(seen)
+def test_without_an_op_id_nothing_is_sent_again(breakable: Environment, accounts: ActorFront) -> None:
+    outcomes(accounts, *[call("balance", "a")] * FRONTS)  # connects
+    accounts._fronts._avoided.clear()
+    accounts._timeout_s = 0.5
+    seen: list[Any] = []
+    with stopped(breakable.worker_pids()[workers_of(breakable)[0]]):
+        while Indeterminate not in kinds(seen) and len(seen) < 3 * FRONTS:
+            seen += outcomes(accounts, call("deposit", "a", 1))
+    assert set(kinds(seen)) <= {Receipt, Indeterminate, Unavailable}
+    assert Indeterminate in kinds(seen)
     time.sleep(0.3)
     acknowledged, unknown = kinds(seen).count(Receipt), kinds(seen).count(Indeterminate)
+    accounts._timeout_s = TIMEOUT_S
     assert acknowledged <= accounts.balance("a").balance <= acknowledged + unknown
+
+
+@pytest.mark.parametrize("refusal", [Unavailable, StateLost])
+def test_a_refusal_says_nothing_about_an_attempt_that_was_not_answered(
+    accounts: ActorFront, monkeypatch: pytest.MonkeyPatch, refusal: type[AccountError]
+) -> None:
+    """The first attempt has its effect; the second finds that the database does not answer."""
+    ask = ActorBank.ask
+
+    def first(*arguments: Any) -> Any:
+        monkeypatch.setattr(ActorBank, "ask", second)
+        ask(*arguments)
+        raise NotAnswered("the connection broke")
+
+    def second(*_: Any) -> bytes:
+        return ANSWERS + encode_answers([refusal("it was asked in vain")], 0)
+
+    monkeypatch.setattr(ActorBank, "ask", first)
+    assert kinds(outcomes(accounts, call("deposit", "a", 1, op_id=("s", 1)))) == [Indeterminate]
+    assert kinds(outcomes(accounts, call("deposit", "a", 1, op_id=("s", 2)))) == [refusal]
+    monkeypatch.undo()
+    assert accounts.deposit("a", 1, op_id=("s", 1))[:2] == (2, 1)
 
 
 def test_when_all_fronts_are_gone_others_are_made(breakable: Environment, accounts: ActorFront) -> None:
