@@ -16,7 +16,8 @@ writer by the log; that one can then neither change it nor tell what it was.
 
 - `one_node`: what its process holds up stands still until it is back.
 - `two_nodes`: both serve all ledgers, each of which is on one. A dead node is missed after 2 s and given up after 1 s
-  more; then its ledgers start on the other one. They share the directory of the logs: the machine is not doubled.
+  more, so that all of its ledgers are on the other one after 5 s. They share the directory of the logs: the machine is
+  not doubled.
 """
 
 from __future__ import annotations
