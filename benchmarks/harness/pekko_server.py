@@ -18,7 +18,9 @@ from strategies.interface import Durability, Resource
 from strategies.support.pekko_link import BATCH, Address, addresses
 
 _JAVA = 17
-_JARS = "pekko"
+_JARS = str(Resource.PEKKO)
+_SCHEME = f"{Resource.PEKKO}://"
+"""Of this project's URL, and of the nodes' own addresses."""
 _STARTS = 5
 _POLL_S = 0.01
 _ASK_S = 2.0
@@ -81,7 +83,7 @@ class PekkoServer(Server):
 
     @property
     def url(self) -> str:
-        return f"pekko://{','.join(f'{self._host}:{port}' for port in self._ports)}"
+        return f"{_SCHEME}{','.join(f'{self._host}:{port}' for port in self._ports)}"
 
     @property
     def runs(self) -> bool:
@@ -170,7 +172,7 @@ class PekkoServer(Server):
         }
         if self.nodes > 1:
             for place, each in enumerate(self._ports_of_nodes):
-                properties[f"pekko.cluster.seed-nodes.{place}"] = f"pekko://state-bench@127.0.0.1:{each}"
+                properties[f"pekko.cluster.seed-nodes.{place}"] = f"{_SCHEME}state-bench@127.0.0.1:{each}"
         properties |= self._settings
         return [
             str(self._program),
