@@ -118,7 +118,7 @@ class ActorBank:
         """
         if context.client is None:
             raise ValueError(f"{strategy} keeps its state in Dask actors; put a Dask client into the context")
-        variant = way or context.variant or PROXIED
+        variant = way or (PROXIED if context.variant is None else context.variant)
         if variant not in VARIANTS:
             raise ValueError(f"{strategy} has the variants {', '.join(VARIANTS)}, not {variant!r}")
         name = f"{_NAMESPACE}/{strategy}/{context.bank}"

@@ -16,7 +16,7 @@ from benchmarks.harness.load import Arrivals
 from benchmarks.harness.measure import unmeasured
 from benchmarks.harness.records import Trial
 from benchmarks.harness.search import CURVE, PRECISION, PROBES, Limit, highest_rate
-from strategies.interface import Caller, names
+from strategies.interface import Caller, load, names
 
 
 class Probes:
@@ -117,7 +117,7 @@ def test_a_curve_goes_from_idle_to_overload() -> None:
 
 # -- as trials -------------------------------------------------------------------------------------
 
-CELL = Cell(names()[0], "default", "ycsb_a", Caller.DRIVER, 16)
+CELL = Cell(names()[0], load(names()[0]).capabilities.variants[0], "ycsb_a", Caller.DRIVER, 16)
 
 
 class Backend:

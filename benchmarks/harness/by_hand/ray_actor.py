@@ -46,7 +46,7 @@ def bank(context: Context) -> Iterator[Any]:
     # A process has one connection, and the strategy's is there.
     ray_link.join(context, ray_link.address_of(context.ray_url), time.monotonic() + _CONNECT_S)
     actor = ray.remote(Bank).options(num_cpus=0).remote()
-    ray.get(actor.deposit.remote("a", 1))
+    ray.get(actor.__ray_ready__.remote())
     try:
         yield actor
     finally:
