@@ -1,0 +1,31 @@
+"""The columns of the book's comparison, and which strategies stand in each: what they need decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from strategies.interface import Resource, load, names
+
+
+class Column(StrEnum):
+    """Where the state is, as the book has it."""
+
+    LOCAL = "Local state"
+    ACTORS = "Dask actors"
+    EXTERNAL = "External state"
+
+
+def column_of(needs: Iterable[str]) -> Column:
+    """Of a strategy that needs these resources: nothing, Dask alone, or a server or files as well."""
+    needed = set(needs)
+    if not needed:
+        return Column.LOCAL
+    return Column.ACTORS if needed == {Resource.DASK} else Column.EXTERNAL
+
+
+def column_of_row(strategy: str, variant: str) -> Column | None:
+    """None of a strategy that is not in this repository: what it needs is not known here."""
+    if strategy not in names() or variant not in load(strategy).capabilities.variants:
+        return None
+    return column_of(load(strategy).claims(variant).needs)

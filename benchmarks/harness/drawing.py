@@ -1,0 +1,89 @@
+"""Figures of matplotlib as SVG: the same bytes on every machine, readable without seeing them, safe side by side."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any
+from xml.sax.saxutils import escape
+
+from strategies.interface import Durability
+
+MARKERS = "osD^vP*X<>"
+COLOURS: Mapping[str, str] = {
+    Durability.VOLATILE: "#7a8ba0",
+    Durability.PROCESS_CRASH: "#3a7ca5",
+    Durability.POWER_LOSS: "#1b4965",
+    Durability.REPLICATED: "#2a9d8f",
+}
+"""By durability class; always beside the word."""
+OTHER_COLOUR = "#bbbbbb"
+
+_HASHED = re.compile(r'(?<=id=")[a-z][0-9a-f]{10}(?=")')
+_FONTS = "'DejaVu Sans', Verdana, sans-serif"
+
+
+@contextmanager
+def drawn(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes, which are a grid if there are several. Text stays text: it is small, and can be searched.
+
+    The reader's font may be another, of other widths: leave room.
+    """
+    import matplotlib
+
+    settings: Any = {
+        "svg.hashsalt": "dask-state-bench",
+        "svg.fonttype": "none",
+        "text.parse_math": False,  # names are the users', not formulas
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with matplotlib.rc_context(settings):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        yield figure, grid[0, 0] if (rows, columns) == (1, 1) else grid
+
+
+def svg(figure: Any, title: str, words: str) -> str:
+    """As one element; `words` say what it shows to whoever cannot see it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    found = _renamed(text[text.index("<svg") :])
+    found = found.replace("'DejaVu Sans', 'Bitstream Vera Sans'", _FONTS)
+    opening, bracket, rest = found.partition(">")
+    described = f"<title>{escape(title)}</title><desc>{escape(words)}</desc>"
+    quoted = escape(f"{title}. {words}", {'"': "&quot;"})
+    return f'{opening} role="img" aria-label="{quoted}"{bracket}{described}{rest}'
+
+
+def log_axes(*axes: Any) -> None:
+    """Logarithmic axes with plain numbers: the default writes powers as formulas."""
+    for axis in axes:
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axis.set_minor_formatter("")
+
+
+def decades(values: list[float]) -> tuple[float, float]:
+    """Limits around these that hold a decade: without one, every minor tick gets a label."""
+    return min(values) / 4, max(values) * 4
+
+
+def _renamed(text: str) -> str:
+    """Hashes in names are of what a figure is, floats' last digits included, and these differ by processor.
+
+    Numbered names would be those of the next figure on a page too: the rest of the figure tells them apart.
+    """
+    names = list(dict.fromkeys(_HASHED.findall(text)))
+    if not names:
+        return text
+    of_names = re.compile("|".join(names))
+    digest = blake2b(of_names.sub("", text).encode(), digest_size=4).hexdigest()
+    numbers = {name: f"{name[0]}{digest}{place}" for place, name in enumerate(names)}
+    return of_names.sub(lambda found: numbers[found[0]], text)
