@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import cache
 
 from strategies.interface import Resource, load, names
 
@@ -24,6 +25,7 @@ def column_of(needs: Iterable[str]) -> Column:
     return Column.ACTORS if needed == {Resource.DASK} else Column.EXTERNAL
 
 
+@cache
 def column_of_row(strategy: str, variant: str) -> Column | None:
     """None of a strategy that is not in this repository: what it needs is not known here."""
     if strategy not in names() or variant not in load(strategy).capabilities.variants:

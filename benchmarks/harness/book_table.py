@@ -96,8 +96,8 @@ RULES: Mapping[str, str] = {
     "each against the other columns' medians: lower, higher, or within a factor of two of an equal word of the book's. "
     "Differences of less than a tenth are none. The majority tells.",
     "Deployment complexity": "The same with processes, ports, installed megabytes, settings and seconds to the first "
-    "acknowledgement, all beyond the Dask cluster and the packages that a Dask program has anyway. One process or "
-    "port, a megabyte, two settings and a second are nothing.",
+    "acknowledgement, all beyond the Dask cluster and the packages that a Dask program has anyway. A megabyte, two "
+    "settings and a second are nothing.",
 }
 """How verdicts are made."""
 
@@ -146,8 +146,8 @@ _CODE = (
     _Ranked("a caller's lines", lambda row: float(row.lines("caller")), 1),
 )
 _DEPLOYMENT = (
-    _Ranked("processes", _deployed("processes"), 1),
-    _Ranked("ports", _deployed("ports"), 1),
+    _Ranked("processes", _deployed("processes"), 0),
+    _Ranked("ports", _deployed("ports"), 0),
     _Ranked("MB installed", lambda row: row.installed_mb, 1),
     _Ranked("settings", _deployed("settings"), 2),
     _Ranked(
@@ -410,6 +410,7 @@ def _ranked(criterion: str, figures: Sequence[_Ranked], rows: Sequence[Complexit
     entries = {}
     for column, of_column in by_column.items():
         fits = {}
+        comparisons: list[bool] = []
         for row in of_column:
             held = [
                 _holds(max(value, figure.least), max(medians[other][figure.words], figure.least), ranks[column], rank)
@@ -419,7 +420,10 @@ def _ranked(criterion: str, figures: Sequence[_Ranked], rows: Sequence[Complexit
             ]
             if held:
                 fits[row.row] = sum(held) > len(held) / 2
+                comparisons += held
         words = [line for figure in figures for line in _spread(figure, of_column)]
+        if comparisons:
+            words.append(f"as the book has it in {sum(comparisons)} of {len(comparisons)} comparisons")
         entries[column] = _entry(criterion, column, fits, words, "complexity measures it")
     return entries
 

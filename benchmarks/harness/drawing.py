@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 from xml.sax.saxutils import escape
@@ -26,11 +27,23 @@ _HASHED = re.compile(r'(?<=id=")[a-z][0-9a-f]{10}(?=")')
 _FONTS = "'DejaVu Sans', Verdana, sans-serif"
 
 
-@contextmanager
-def drawn(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> Iterator[tuple[Any, Any]]:
-    """A figure and its axes, which are a grid if there are several. Text stays text: it is small, and can be searched.
+@dataclass(frozen=True)
+class Margins:
+    """Around the axes, in inches. To let matplotlib find them takes several times as long as drawing."""
 
-    The reader's font may be another, of other widths: leave room.
+    left: float
+    right: float
+    bottom: float
+    top: float = 0.1
+
+
+@contextmanager
+def drawn(
+    width_in: float, height_in: float, rows: int = 1, columns: int = 1, margins: Margins | None = None
+) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes, which are a grid if there are several. Without `margins`, matplotlib finds some.
+
+    Text stays text: it is small, and can be searched. The reader's font may be another, of other widths: leave room.
     """
     import matplotlib
 
@@ -45,9 +58,21 @@ def drawn(width_in: float, height_in: float, rows: int = 1, columns: int = 1) ->
     with matplotlib.rc_context(settings):
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        figure = Figure(figsize=(width_in, height_in), layout="constrained" if margins is None else None)
         grid = figure.subplots(rows, columns, squeeze=False)
+        if margins is not None:
+            figure.subplots_adjust(
+                left=margins.left / width_in,
+                right=1 - margins.right / width_in,
+                bottom=margins.bottom / height_in,
+                top=1 - margins.top / height_in,
+            )
         yield figure, grid[0, 0] if (rows, columns) == (1, 1) else grid
+
+
+def label_in(labels: Iterable[str], points: float = 8) -> float:
+    """Room for the longest of these in inches, on the safe side, as the reader's font may be wide."""
+    return max(map(len, labels), default=0) * points * 0.62 / 72 + 0.15
 
 
 def svg(figure: Any, title: str, words: str) -> str:
@@ -64,15 +89,19 @@ def svg(figure: Any, title: str, words: str) -> str:
 
 
 def log_axes(*axes: Any) -> None:
-    """Logarithmic axes with plain numbers: the default writes powers as formulas."""
+    """Logarithmic axes with plain numbers, where the default writes powers as formulas, and without minor ticks."""
+    from matplotlib.ticker import NullLocator
+
     for axis in axes:
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-        axis.set_minor_formatter("")
+        axis.set_minor_locator(NullLocator())
 
 
-def decades(values: list[float]) -> tuple[float, float]:
-    """Limits around these that hold a decade: without one, every minor tick gets a label."""
-    return min(values) / 4, max(values) * 4
+def decades(values: Sequence[float]) -> tuple[float, float]:
+    """Limits around these that hold a decade, so that an axis has a tick."""
+    low, high = min(values), max(values)
+    margin = 1.5 if high > 40 * low else 4
+    return low / margin, high * margin
 
 
 def _renamed(text: str) -> str:

@@ -30,7 +30,7 @@ def fastest(trials: Sequence[Trial]) -> Section | None:
     workloads = present(trial.workload for trial in trials if trial.fault is None)
     workload = SUMMARY_WORKLOAD if SUMMARY_WORKLOAD in workloads else workloads[0]
     by_cell = speed_cells(trials)
-    lines = [["survives", "called from a", "fastest", OPS.title, P99.title, "not clearly slower"]]
+    lines = [["survives", "called from a", "fastest", "not clearly slower", OPS.title, P99.title]]
     for durability in dict.fromkeys(row[2] for row in rows_of(trials)):
         for caller in present(trial.caller for trial in trials if trial.workload == workload):
             found: dict[str, tuple[Estimate, Sequence[Trial]]] = {}
@@ -46,8 +46,8 @@ def fastest(trials: Sequence[Trial]) -> Section | None:
             best = max(found, key=lambda row: found[row][0].value)
             speed, cell = found[best]
             near = [row for row, (other, _) in found.items() if row != best and _overlap(other, speed)]
-            lines.append([_outlived(durability), caller, best, entry(cell, OPS), entry(cell, P99), _named(near) or "-"])
-    return Section(f"Fastest, {workload}", lines, 3)
+            lines.append([_outlived(durability), caller, best, _named(near) or "-", entry(cell, OPS), entry(cell, P99)])
+    return Section(f"Fastest, {workload}", lines, 4)
 
 
 def _outlived(durability: str) -> str:

@@ -16,7 +16,7 @@ from benchmarks.harness.cells import Status
 from benchmarks.harness.drawing import COLOURS, OTHER_COLOUR
 from benchmarks.harness.records import Trial
 from benchmarks.harness.report_tables import OPS, entry, form, spread
-from benchmarks.harness.table_text import Metric, count, microseconds, present
+from benchmarks.harness.table_text import Metric, count, durability_place, microseconds, present
 from strategies.interface import Caller
 
 TARGET = "explorer"
@@ -67,8 +67,8 @@ class Explorer:
     """Bokeh's."""
     data: str
     """JSON without a `<`, for `Bokeh.embed.embed_item`."""
-    choices: Mapping[str, Sequence[str]]
-    """By filter."""
+    choices: Mapping[str, Sequence[tuple[str, str | None]]]
+    """By filter: values, and their colour where they have one."""
     latency: str
     """Which of `LATENCIES` is shown at first."""
     cells: int
@@ -89,7 +89,7 @@ def explorer(trials: Sequence[Trial]) -> Explorer | None:
     return Explorer(
         script="\n".join(resources.js_raw).replace("</script", "<\\/script"),
         data=_numbered(item).replace("<", "\\u003c"),
-        choices={name: present(columns[name]) for name in FILTERS},
+        choices={name: _choices(columns, name) for name in FILTERS},
         latency=latency,
         cells=len(columns["row"]),
     )
@@ -140,7 +140,7 @@ def _columns(trials: Sequence[Trial]) -> dict[str, list[Any]]:
 
 def _layout(columns: Mapping[str, Sequence[Any]], latency: str) -> Any:
     from bokeh.layouts import column
-    from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool
+    from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool, NumeralTickFormatter
     from bokeh.plotting import figure
 
     source = ColumnDataSource({name: list(values) for name, values in columns.items()}, name="cells")
@@ -169,11 +169,8 @@ def _layout(columns: Mapping[str, Sequence[Any]], latency: str) -> Any:
         line_width=1.5,
         fill_color="fill",
         fill_alpha=0.75,
-        legend_group="durability",
         name="points",
     )
-    against.add_layout(against.legend[0], "below")
-    against.legend.orientation = "horizontal"
     curves = figure(**common, title="Latency percentiles: a line for each cell")
     curves.xaxis.axis_label = "share of calls that take at most so long, on an axis of 1/(1-p)"
     curves.xaxis.ticker = list(_PLACES.values())
@@ -190,9 +187,20 @@ def _layout(columns: Mapping[str, Sequence[Any]], latency: str) -> Any:
         hover_line_color="#d55e00",
         hover_line_alpha=1.0,
     )
+    against.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    for axis in (against.yaxis, curves.yaxis):
+        axis.formatter = NumeralTickFormatter(format="0,0.[0000]")
     for plot, drawn in ((against, points), (curves, lines)):
         plot.add_tools(HoverTool(tooltips=told, renderers=[drawn]))
     return column(against, curves, sizing_mode="stretch_width")
+
+
+def _choices(columns: Mapping[str, Sequence[Any]], name: str) -> list[tuple[str, str | None]]:
+    """Durability classes from the weakest on."""
+    values = present(columns[name])
+    if name != "durability":
+        return [(value, None) for value in values]
+    return [(value, COLOURS.get(value, OTHER_COLOUR)) for value in sorted(values, key=durability_place)]
 
 
 def _most_known(columns: Mapping[str, Sequence[Any]]) -> str:

@@ -32,6 +32,7 @@ from benchmarks.harness.report_plots import Plot
 from benchmarks.harness.report_tables import (
     OPS,
     P50,
+    SUMMARY_WORKLOAD,
     all_sections,
     broken_claims,
     forms,
@@ -72,7 +73,7 @@ def page(
         matrices=[section for section in sections if section.matrix],
         sections=[section for section in sections if not section.matrix],
         open_rows=_OPEN_ROWS,
-        plots=_series_plots(about, trials) if len(forms(trials)) > 1 else _speed_plots(trials),
+        plots=_grouped(_series_plots(about, trials) if len(forms(trials)) > 1 else _speed_plots(trials)),
         explorer=report_explorer.explorer(trials),
         explore=markupsafe.Markup(report_explorer.EXPLORE),
         latencies=list(report_explorer.LATENCIES),
@@ -122,7 +123,7 @@ def _speed_plots(trials: Sequence[Trial]) -> list[Plot]:
     plots: list[Plot | None] = []
     for workload in present(trial.workload for trial in measured):
         plots += [
-            Plot(f"{metric.title}, {workload}", report_plots.plot_speed(trials, workload, metric))
+            Plot(f"{metric.title}, {workload}", report_plots.plot_speed(trials, workload, metric), workload)
             for metric in (OPS, P50)
         ]
         for caller in present(trial.caller for trial in measured if trial.workload == workload):
@@ -139,12 +140,26 @@ def _series_plots(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[Plo
             cell = [t for t in trials if (t.workload, t.caller) == (workload, caller) and t.status == Status.OK]
             title = f"{workload}, called from a {caller}"
             if any(trial.arrivals != Arrivals.CLOSED for trial in cell):
-                plots.append(Plot(f"Latency over throughput, {title}", curves.latency_over_throughput(cell, title)))
+                plots.append(
+                    Plot(f"Latency over throughput, {title}", curves.latency_over_throughput(cell, title), workload)
+                )
             plots += [
-                Plot(f"Throughput over {what}, {title}", curves.throughput_over(cell, what, about["sweep"], title))
+                Plot(
+                    f"Throughput over {what}, {title}",
+                    curves.throughput_over(cell, what, about["sweep"], title),
+                    workload,
+                )
                 for what in sorted(over)
             ]
     return plots
+
+
+def _grouped(plots: Sequence[Plot]) -> dict[str, list[Plot]]:
+    """By workload, the one that is summed up first: of several, that one is open."""
+    groups: dict[str, list[Plot]] = {}
+    for plot in sorted(plots, key=lambda plot: plot.group != SUMMARY_WORKLOAD):
+        groups.setdefault(plot.group, []).append(plot)
+    return groups
 
 
 def _emphasised(words: str) -> markupsafe.Markup:

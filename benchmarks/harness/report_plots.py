@@ -18,7 +18,7 @@ from benchmarks.harness.table_text import Metric, count, microseconds, present, 
 from strategies.interface import Caller
 
 _WIDTH_IN = 9.0
-_BAR_IN, _PANEL_IN, _LEGEND_LINE_IN = 0.22, 2.3, 0.17
+_BAR_IN, _PANEL_IN, _LEGEND_LINE_IN = 0.17, 1.5, 0.155
 _PERCENTILES: Mapping[str, float] = {
     "latency_us_p50": 2.0,
     "latency_us_p90": 10.0,
@@ -36,6 +36,8 @@ class Plot:
 
     title: str
     svg: str
+    group: str = ""
+    """What of: plots of one group stand together."""
     notes: Sequence[str] = ()
     """What it cannot show, a sentence each."""
 
@@ -50,7 +52,10 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = OPS) -> 
     height = 0.8 / max(1, len(callers))
     ends: list[float] = []
     words = []
-    with drawing.drawn(_WIDTH_IN, 1.3 + _BAR_IN * len(rows) * max(1, len(callers))) as (figure, axes):
+    names = [f"{strategy}:{variant}" for strategy, variant, _ in rows]
+    height_in = 1.1 + _BAR_IN * max(2, len(rows) * max(1, len(callers)))
+    margins = drawing.Margins(left=drawing.label_in(names), right=0.2, bottom=1.0)
+    with drawing.drawn(_WIDTH_IN, height_in, margins=margins) as (figure, axes):
         for place, (strategy, variant, durability) in enumerate(rows):
             for order, caller in enumerate(callers):
                 cell = cells.get((strategy, variant, workload, caller), ())
@@ -74,14 +79,17 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = OPS) -> 
                     error_kw={"lw": 0.8},
                 )
                 axes.text(high * 1.05, at, metric.write(found.value), va="center", fontsize=7.5)
-        axes.set_yticks(range(len(rows)), [f"{strategy}:{variant}" for strategy, variant, _ in rows], fontsize=8)
+        axes.set_yticks(range(len(rows)), names, fontsize=8)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xscale("log")
         drawing.log_axes(axes.xaxis)
         if ends:
             axes.set_xlim(*drawing.decades(ends))
         axes.set_xlabel(f"{metric.title}, {workload} (log scale)")
-        keys = [Patch(color=COLOURS.get(name, OTHER_COLOUR), label=name) for name in present(row[2] for row in rows)]
+        keys = [
+            Patch(color=COLOURS.get(name, OTHER_COLOUR), label=name)
+            for name in dict.fromkeys(row[2] for row in rows_of(trials))
+        ]
         keys += [
             Patch(
                 facecolor=OTHER_COLOUR,
@@ -91,7 +99,7 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = OPS) -> 
             )
             for caller in callers
         ]
-        figure.legend(handles=keys, fontsize=8, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles=keys, fontsize=8, loc="lower center", ncols=3, frameon=False)
         return drawing.svg(figure, f"{metric.title}, {workload}", "; ".join(words[::-1]))
 
 
@@ -133,12 +141,20 @@ def percentiles(trials: Sequence[Trial], workload: str, caller: str) -> Plot | N
             )
             axes.xaxis.set_minor_formatter("")
             axes.set_xlim(1.6, max([2000.0, *(1.5 * last[0] for _, _, last in lines[durability] if last)]))
-            _legend(axes)
+        _finish(
+            panels,
+            [
+                ms
+                for of_class in lines.values()
+                for _, points, last in of_class
+                for _, ms in [*points, *([last] if last else [])]
+            ],
+        )
         last_axes = list(panels.values())[-1]
         last_axes.set_xlabel(
             "share of operations that take at most so long, on an axis of 1/(1-p); hollow: the slowest"
         )
-        return Plot(title, drawing.svg(figure, title, "; ".join(words)), _not_drawn(absent))
+        return Plot(title, drawing.svg(figure, title, "; ".join(words)), workload, _not_drawn(absent))
 
 
 def front(trials: Sequence[Trial], workload: str, caller: str) -> Plot | None:
@@ -173,9 +189,9 @@ def front(trials: Sequence[Trial], workload: str, caller: str) -> Plot | None:
             axes.set_xscale("log")
             drawing.log_axes(axes.xaxis)
             axes.set_xlim(*drawing.decades(everywhere))
-            _legend(axes)
+        _finish(panels, [slow for of_class in points.values() for _, _, slow, _ in of_class])
         list(panels.values())[-1].set_xlabel("calls/s (log); better is to the right and below; hollow: distrusted")
-        return Plot(title, drawing.svg(figure, title, "; ".join(words)), _not_drawn(absent))
+        return Plot(title, drawing.svg(figure, title, "; ".join(words)), workload, _not_drawn(absent))
 
 
 def footprints(rows: Sequence[Complexity]) -> Plot | None:
@@ -188,7 +204,9 @@ def footprints(rows: Sequence[Complexity]) -> Plot | None:
         return None
     ordered = sorted(rows, key=lambda row: row.row, reverse=True)
     words = []
-    with drawing.drawn(_WIDTH_IN, 0.9 + _BAR_IN * 1.1 * len(ordered), columns=2) as (figure, grid):
+    margins = drawing.Margins(left=drawing.label_in(row.row for row in ordered), right=0.2, bottom=0.6)
+    height_in = 0.7 + _BAR_IN * 1.4 * max(2, len(ordered))
+    with drawing.drawn(_WIDTH_IN, height_in, columns=2, margins=margins) as (figure, grid):
         for axes, (name, label, write) in zip(grid[0], kinds, strict=True):
             values = []
             for place, row in enumerate(ordered):
@@ -222,7 +240,12 @@ def footprints(rows: Sequence[Complexity]) -> Plot | None:
 def _panels(lines: Mapping[str, Sequence[Any]], y: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """One below the other in the order of durability classes, each high enough for its legend."""
     heights = [max(_PANEL_IN, 0.5 + _LEGEND_LINE_IN * len(of_class)) for of_class in lines.values()]
-    with drawing.drawn(_WIDTH_IN, sum(heights) + 0.5, rows=len(lines)) as (figure, grid):
+    legend_in = drawing.label_in(
+        (f"{entry[0]}, on the front" for of_class in lines.values() for entry in of_class), 7.5
+    )
+    margins = drawing.Margins(left=0.95, right=legend_in + 0.4, bottom=0.6, top=0.3)
+    with drawing.drawn(_WIDTH_IN, sum(heights) + 0.4, rows=len(lines), margins=margins) as (figure, grid):
+        figure.subplots_adjust(hspace=0.45)
         column = [grid] if len(lines) == 1 else list(grid[:, 0])
         column[0].get_gridspec().set_height_ratios(heights)
         for name, axes in zip(lines, column, strict=True):
@@ -230,16 +253,16 @@ def _panels(lines: Mapping[str, Sequence[Any]], y: str) -> Iterator[tuple[Any, d
             axes.set_yscale("log")
             axes.set_xscale("log")
             axes.grid(alpha=0.25)
-        figure.supylabel(y, fontsize=9)
+        figure.supylabel(y, fontsize=8, x=0.01)
         yield figure, dict(zip(lines, column, strict=True))
 
 
-def _legend(axes: Any) -> None:
-    axes.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.04), frameon=False, borderaxespad=0.2)
-    drawing.log_axes(axes.yaxis)
-    low, high = axes.get_ylim()
-    if high < 12 * low:  # a decade, or every minor tick gets a label
-        axes.set_ylim(low / 4, high * 4)
+def _finish(panels: Mapping[str, Any], latencies: Sequence[float]) -> None:
+    """A legend beside each, and one scale for all, so that classes can be told apart by eye."""
+    for axes in panels.values():
+        axes.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.08), frameon=False, borderaxespad=0.2)
+        axes.set_ylim(*drawing.decades(latencies))
+        drawing.log_axes(axes.yaxis)
 
 
 def _unbeaten(points: Sequence[tuple[str, float, float, bool]]) -> set[str]:
