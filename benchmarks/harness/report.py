@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import book_table, companions, failure_figures, failure_outcomes, report_page
-from benchmarks.harness.companions import RESULTS, Companions
+from benchmarks.harness.book_table import Line
+from benchmarks.harness.companions import RESULTS
+from benchmarks.harness.failure_figures import FaultFigures
 from benchmarks.harness.records import RunError, Trial, read
 from benchmarks.harness.report_plots import plot_speed
 from benchmarks.harness.report_tables import (
@@ -20,9 +22,9 @@ from benchmarks.harness.report_tables import (
     provenance,
     summary_table,
 )
-from benchmarks.harness.table_text import markdown
+from benchmarks.harness.table_text import Section, markdown
 
-__all__ = ["SUMMARY_WORKLOAD", "claims_table", "form", "plot_speed", "provenance", "summary_table", "tables", "write"]
+__all__ = ["SUMMARY_WORKLOAD", "claims_table", "form", "plot_speed", "provenance", "summary_table", "write"]
 
 REPLAYED = (
     "status",
@@ -53,23 +55,28 @@ def write(folder: Path, results: Path = RESULTS) -> Path:
     about, trials = read(folder)
     beside = companions.load(results)
     cells = failure_figures.aggregate(trials)
+    lines = book_table.table(trials, cells, beside)
+    sections = all_sections(about, trials, cells)
     try:
-        (folder / "table.md").write_text(tables(about, trials, beside))
+        (folder / "table.md").write_text(_tables(about, trials, cells, sections, lines))
         page = folder / "report.html"
-        page.write_text(report_page.page(folder, about, trials, cells, beside))
+        page.write_text(report_page.page(folder, about, trials, cells, beside, sections, lines))
     except OSError as error:
         raise RunError(f"the report cannot be written into {folder}: {error.filename}: {error.strerror}") from error
     return page
 
 
-def tables(about: Mapping[str, Any], trials: Sequence[Trial], beside: Companions) -> str:
+def _tables(
+    about: Mapping[str, Any],
+    trials: Sequence[Trial],
+    cells: Sequence[FaultFigures],
+    sections: Sequence[Section],
+    lines: Sequence[Line],
+) -> str:
     """All of a run's tables, as Markdown."""
-    cells = failure_figures.aggregate(trials)
     parts = [f"# Run of {about['started']}", ""]
-    for section in all_sections(about, trials, cells):
+    for section in [*sections, book_table.section(lines)]:
         parts += [f"## {section.heading}", "", *markdown(section.lines), ""]
     parts += [failure_outcomes.LEGEND, "", *broken_claims(cells), ""] if cells else []
-    book = book_table.section(book_table.table(trials, cells, beside))
-    parts += [f"## {book.heading}", "", *markdown(book.lines), ""]
     parts += [*notes_of(trials), *provenance(about, trials)]
     return "\n".join(parts) + "\n"

@@ -16,6 +16,8 @@ from benchmarks.harness.table_text import Section, present
 
 _NAMED = 6
 """Rows that are named each; the others are counted."""
+_FAULTS_NAMED = 4
+"""With more faults, rows are counted only."""
 
 
 def answer(trials: Sequence[Trial], cells: Sequence[FaultFigures], lines: Sequence[Line]) -> list[str]:
@@ -71,23 +73,27 @@ def _measured(trials: Sequence[Trial]) -> list[str]:
 
 
 def _survivors(cells: Sequence[FaultFigures]) -> list[str]:
-    sentences = []
-    measured = [cell for cell in cells if cell.status == Status.OK]
-    for fault in present(cell.fault for cell in measured):
-        kept: dict[str, bool] = {}
-        for cell in measured:
-            if cell.fault == fault:
-                whole = failure_outcomes.outcome(cell).startswith(
-                    (failure_outcomes.SURVIVES, failure_outcomes.NOBODY_ASKED)
-                )
-                kept[cell.row] = kept.get(cell.row, True) and whole
-        survive = [row for row, whole in kept.items() if whole]
-        hurt = [row for row, whole in kept.items() if not whole]
-        words = f"After {fault}, nothing was lost, doubled or out of order, however it was called, in "
-        words += f"{len(survive)} of {len(kept)} rows"
-        words += f" ({_named(survive)})" if survive and hurt else ""
-        sentences.append(words + ".")
-    return sentences
+    """Of few faults who they are, of many how many."""
+    kept: dict[str, dict[str, bool]] = {}
+    for cell in cells:
+        if cell.status == Status.OK:
+            rows = kept.setdefault(cell.fault, {})
+            whole = failure_outcomes.outcome(cell).startswith(
+                (failure_outcomes.SURVIVES, failure_outcomes.NOBODY_ASKED)
+            )
+            rows[cell.row] = rows.get(cell.row, True) and whole
+    if not kept:
+        return []
+    parts = []
+    for fault, rows in sorted(kept.items()):
+        survive = [row for row, whole in rows.items() if whole]
+        words = f"{fault} {len(survive)} of {len(rows)}"
+        names = f" ({_named(survive)})" if survive and len(survive) < len(rows) and len(kept) <= _FAULTS_NAMED else ""
+        parts.append(words + names)
+    return [
+        "Rows in which nothing was lost, doubled or out of order and everybody was served again, in every way of "
+        f"calling, after {'; '.join(parts)}."
+    ]
 
 
 def _book(lines: Sequence[Line]) -> list[str]:
@@ -102,7 +108,7 @@ def _trouble(trials: Sequence[Trial], cells: Sequence[FaultFigures]) -> list[str
     distrusted = sum(trial.trusted is False for trial in trials)
     wrong = sum(cell.mismatch is not None for cell in cells)
     words = [f"{failed:,} trials failed"] if failed else []
-    words += [f"{len(missing)} rows lacked a resource"] if missing else []
+    words += [f"{len(missing)} row{'' if len(missing) == 1 else 's'} lacked a resource"] if missing else []
     words += [f"{distrusted:,} of {len(trials):,} trials distrust themselves"] if distrusted else []
     words += [f"{wrong} fault cells are not as claimed"] if wrong else []
     return [f"To know before you read on: {'; '.join(words)}."] if words else []

@@ -11,7 +11,6 @@ import jinja2
 import markupsafe
 
 from benchmarks.harness import (
-    book_table,
     complexity_table,
     curves,
     failure_outcomes,
@@ -22,6 +21,7 @@ from benchmarks.harness import (
 )
 from benchmarks.harness.book_claims import SOURCE
 from benchmarks.harness.book_columns import Column
+from benchmarks.harness.book_table import Line
 from benchmarks.harness.cells import Status
 from benchmarks.harness.companions import Companions
 from benchmarks.harness.complexity import Complexity
@@ -33,7 +33,6 @@ from benchmarks.harness.report_tables import (
     OPS,
     P50,
     SUMMARY_WORKLOAD,
-    all_sections,
     broken_claims,
     forms,
     notes_of,
@@ -52,10 +51,10 @@ def page(
     trials: Sequence[Trial],
     cells: Sequence[FaultFigures],
     companions: Companions,
+    sections: Sequence[Section],
+    lines: Sequence[Line],
 ) -> str:
     """As one HTML file that loads nothing."""
-    lines = book_table.table(trials, cells, companions)
-    sections = all_sections(about, trials, cells)
     own = _own(companions, trials)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

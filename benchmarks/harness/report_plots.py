@@ -17,7 +17,7 @@ from benchmarks.harness.report_tables import OPS, entry, rows_of, speed_cells, s
 from benchmarks.harness.table_text import Metric, count, microseconds, present, seconds
 from strategies.interface import Caller
 
-_WIDTH_IN = 9.0
+_WIDTH_IN = 7.6
 _BAR_IN, _PANEL_IN, _LEGEND_LINE_IN = 0.17, 1.5, 0.155
 _PERCENTILES: Mapping[str, float] = {
     "latency_us_p50": 2.0,
