@@ -104,6 +104,16 @@ asv: install ## measure HEAD with asv and publish to .asv/html (COMMITS=v1..main
 	$(ASV) publish && exit $$measured
 	@echo 'To see it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory .asv/html'
 
+# asv's pages load their scripts from elsewhere, and stay blank without a network.
+.PHONY: asv-site
+asv-site: install ## publish the recorded asv results to .asv/html, to be read without a network (with npm)
+	@command -v npm >/dev/null || { echo 'npm is missing: apt-get install npm' >&2; exit 1; }
+	@mkdir -p .asv/site && cp asv-site/package.json asv-site/package-lock.json .asv/site
+	npm ci --prefix .asv/site --ignore-scripts --no-audit --no-fund
+	$(ASV) publish
+	$(BIN)/python -m benchmarks.harness.asv_site .asv/html .asv/site/node_modules
+	@echo 'To see it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory .asv/html'
+
 # `asv machine --machine NAME` would drop what asv finds out about the machine.
 define name_machine
 $(BIN)/python -c 'import sys; from asv.machine import Machine, MachineCollection as known; \

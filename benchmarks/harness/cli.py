@@ -11,18 +11,23 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.harness import (
+    advice,
+    advice_text,
     baselines,
     compare,
     complexity,
     complexity_table,
+    evidence,
     export,
     judging,
     measure,
     options,
     pictures,
+    reference,
     report,
     selftests,
     sweeps,
@@ -345,6 +350,49 @@ def compare_runs(
             warn(read_all(folder).damage)
         found = compare.compare(run_a, run_b)
     print(json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else found.markdown())
+
+
+@app.command()
+def advise(
+    folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder; else the README's.")] = None,
+    accounts: Annotated[int | None, typer.Option(help="At least so many accounts.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Operations each second, all callers together.")] = None,
+    p99_ms: Annotated[float | None, typer.Option(help="Of 100 operations, 99 take at most this.")] = None,
+    survive: Annotated[list[str] | None, typer.Option(help="Faults, with commas between them.")] = None,
+    retries: Annotated[str, typer.Option(help="safe: sent again with its op id, an operation has one effect.")] = (
+        "unsafe"
+    ),
+    transfers: Annotated[str, typer.Option(help="none, same_shard or any: between which accounts.")] = "none",
+    callers: Annotated[list[str] | None, typer.Option(help="driver, task, or both with a comma.")] = None,
+    workload: Annotated[str | None, typer.Option(help="Whose speed counts; ycsb_a unless told.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say which strategies meet your needs, ranked by measured figures, and why the others do not."""
+    with plain_errors():
+        wanted = advice_text.needs(accounts, rate, p99_ms, survive or (), retries, transfers, callers or ())
+        found = evidence.gather(folder or reference.reference_run(), workload)
+        warn(found.damage)
+        advised = advice.advise(wanted, found.candidates)
+    if as_json:
+        print(json.dumps({"run": found.run, "workload": found.workload, **advised.as_json()}, allow_nan=False))
+        return
+    shown = Console()
+    shown.print(f"Asked for: {advice_text.asked(wanted)}.", markup=False, highlight=False)
+    shown.print(advice_text.conclusion(advised), markup=False, highlight=False, style="bold")
+    for title, entries in (
+        ("What meets it", advice_text.ranked(advised)),
+        ("The nearest misses", advice_text.nearest(advised)),
+        ("Ruled out", advice_text.ruled_out(advised)),
+    ):
+        drawn = Table(title=title, title_justify="left", show_lines=True)
+        for heading in entries[0]:
+            drawn.add_column(heading, no_wrap=heading == advice_text.STRATEGY)
+        for line in entries[1:]:
+            drawn.add_row(*map(escape, line))
+        if entries[1:]:
+            shown.print(drawn)
+    for said in (advised.rule, found.sources):
+        shown.print(said, markup=False, highlight=False)
 
 
 @app.command(name="export")

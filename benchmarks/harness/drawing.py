@@ -24,6 +24,8 @@ COLOURS: Mapping[str, str] = {
 OTHER_COLOUR = "#bbbbbb"
 
 _HASHED = re.compile(r'(?<=id=")[a-z][0-9a-f]{10}(?=")')
+_LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
+"""A number within a tag, which is a coordinate: processors round its last digits each in their own way."""
 _FONTS = "'DejaVu Sans', Verdana, sans-serif"
 
 
@@ -80,7 +82,7 @@ def svg(figure: Any, title: str, words: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    found = _renamed(text[text.index("<svg") :])
+    found = _renamed(_LONG.sub(lambda number: f"{float(number[0]):.2f}", text[text.index("<svg") :]))
     found = found.replace("'DejaVu Sans', 'Bitstream Vera Sans'", _FONTS)
     opening, bracket, rest = found.partition(">")
     described = f"<title>{escape(title)}</title><desc>{escape(words)}</desc>"

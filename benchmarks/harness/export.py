@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.records import RunError, Trial, read_all, write_atomically
-
-_DTYPES = {"str": "string", "int": "Int64", "float": "Float64", "bool": "boolean"}
-"""Of pandas, by a trial's annotation: those that can lack a value, so that no column's type depends on its rows."""
+from benchmarks.harness import frames
+from benchmarks.harness.records import RunError, read_all, write_atomically
 
 
 def write(folders: Sequence[Path], target: Path) -> list[str]:
@@ -45,14 +42,6 @@ def _frame(folders: Sequence[Path]) -> tuple[Any, list[str]]:
         runs += [folder.resolve().name] * len(contents.trials)
         trials += contents.trials
         damage += contents.damage
-    columns = {"run": pd.array(runs, dtype="string")}
-    for field in fields(Trial):
-        dtype = _DTYPES[str(field.type).removesuffix(" | None")]
-        values = [_encodable(getattr(trial, field.name)) for trial in trials]
-        columns[field.name] = pd.array(values, dtype=dtype)  # type: ignore[call-overload]
+    columns = {"run": frames.plain("run", runs)}
+    columns |= {name: frames.plain(name, [getattr(trial, name) for trial in trials]) for name in frames.TRIAL_COLUMNS}
     return pd.DataFrame(columns), damage
-
-
-def _encodable(value: Any) -> Any:
-    """JSON can hold half a surrogate pair, as Python has it for a byte of a file's name; no table can."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -115,14 +115,14 @@ class FaultFigures:
         return cls(**{name: value for name, value in found.items() if name in known} | {"figures": figures})
 
 
-def aggregate(trials: Sequence[Trial]) -> list[FaultFigures]:
-    """A cell for each that has trials with a fault, in the order in which they came."""
+def aggregate(trials: Sequence[Trial], figures: Sequence[str] = FIGURES) -> list[FaultFigures]:
+    """A cell for each that has trials with a fault, in the order in which they came, with medians of these figures."""
     by_cell: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
         if trial.fault is not None:
             key = (trial.strategy, trial.variant, trial.fault, trial.caller, trial.retry or "none")
             by_cell.setdefault(key, []).append(trial)
-    return [_of_cell(each) for each in by_cell.values()]
+    return [_of_cell(each, figures) for each in by_cell.values()]
 
 
 def never_recovered(trial: Trial) -> bool:
@@ -151,7 +151,7 @@ def survived(trial: Trial) -> bool:
     return trial.acknowledged is not None and not hurt and not never_recovered(trial)
 
 
-def _of_cell(trials: Sequence[Trial]) -> FaultFigures:
+def _of_cell(trials: Sequence[Trial], figures: Sequence[str]) -> FaultFigures:
     first = trials[0]
     ran = [trial for trial in trials if trial.status == Status.OK]
     failed = [trial for trial in trials if trial.status == Status.FAILED]
@@ -185,7 +185,7 @@ def _of_cell(trials: Sequence[Trial]) -> FaultFigures:
         verdicts=_counted(trial.verdict for trial in ran),
         linearizable=_counted(trial.linearizable for trial in judged),
         violations=_counted(kind or None for kind in kinds),
-        figures={name: found for name in FIGURES if (found := _median(ran, name)) is not None},
+        figures={name: found for name in figures if (found := _median(ran, name)) is not None},
     )
 
 

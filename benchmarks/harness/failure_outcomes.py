@@ -130,8 +130,8 @@ def outcome(cell: FaultFigures) -> str:
     if cell.trials_torn:
         words.append(f"tears transfers{_in(cell.trials_torn, cell)}")
     if cell.trials_doubled:
-        always = cell.trials_doubled == cell.trials
-        number = f"{cell.figures['duplicated'].value:,.0f}" if always else f"up to {cell.duplicated_max:,}"
+        doubled = cell.figures.get("duplicated") if cell.trials_doubled == cell.trials else None
+        number = f"up to {cell.duplicated_max:,}" if doubled is None else f"{doubled.value:,.0f}"
         words.append(f"doubles {number}{_in(cell.trials_doubled, cell)}")
     if disordered := cell.linearizable.get("no", 0):
         words.append(f"answers out of order{_in(disordered, cell)}")

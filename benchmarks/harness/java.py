@@ -24,8 +24,7 @@ def runtime(oldest: int) -> Path:
     Raises:
         ServerMissing: there is none, or it is older, with what helps.
     """
-    home = os.environ.get("JAVA_HOME")
-    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    found = _program()
     helps = f"install Java {oldest} or newer (Debian: apt-get install openjdk-17-jre-headless), or set JAVA_HOME to one"
     if found is None:
         raise ServerMissing(f"there is no Java on PATH; {helps}")
@@ -49,12 +48,27 @@ def jars(name: str) -> list[Path]:
     return found
 
 
+def versions(name: str, jar: str) -> dict[str, str]:
+    """Of the server of this name, by its jar `<jar>-<version>.jar`, and of Java; of what is there."""
+    there = sorted((JARS / name).glob(f"{jar}-[0-9]*.jar"))
+    if not there:
+        return {}
+    program = _program()
+    version = _version(program) if program else None
+    return {str(name): there[-1].stem.removeprefix(f"{jar}-"), "java": str(version)}
+
+
+def _program() -> str | None:
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home) / "bin" / "java") if home else shutil.which("java")
+
+
 @cache
 def _version(program: str) -> int | None:
     """The feature release: 8 for 1.8.0_402, 17 for 17.0.15."""
     try:
         said = subprocess.run(
-            [program, "-version"],
+            [program, "-XX:-UsePerfData", "-version"],  # else it leaves a directory among the temporary ones
             capture_output=True,
             text=True,
             timeout=_ANSWER_S,

@@ -1,8 +1,8 @@
-"""Program: becomes a server that dies with the harness. `launch.py PARENT NAMESPACE HANDOVER PROGRAM ARGUMENT…`.
+"""Program: becomes a server that dies with the harness. `launch.py PARENT NAMESPACE HANDOVER USER PROGRAM ARGUMENT…`.
 
 PARENT is the harness's process id; NAMESPACE the path of the network namespace to run in, or `-`; HANDOVER the
-descriptor of a socket over which whoever answers the server's syncs is given them, or `-`. It knows the standard
-library only, and its process id is the server's own.
+descriptor of a socket over which whoever answers the server's syncs is given them, or `-`; USER the `UID:GID` to run
+as, or `-`. It knows the standard library only, and its process id is the server's own.
 """
 
 from __future__ import annotations
@@ -37,29 +37,37 @@ class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
 
 
-def command(*, namespace: str | None = None, handover: int | None = None) -> list[str]:
+def command(
+    *, namespace: str | None = None, handover: int | None = None, user: tuple[int, int] | None = None
+) -> list[str]:
     """What to put before a program and its arguments."""
     return [
         *(sys.executable, "-I", "-S", __file__),
         *(str(os.getpid()), namespace or "-", "-" if handover is None else str(handover)),
+        "-" if user is None else f"{user[0]}:{user[1]}",
     ]
 
 
 def main() -> None:
     """Become the server."""
-    parent, namespace, handover, *command = sys.argv[1:]
+    parent, namespace, handover, user, *command = sys.argv[1:]
     libc = ctypes.CDLL(None, use_errno=True)
-    if sys.platform == "linux":
-        # The kernel kills the server when the harness dies, however that happens. It survives exec.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):
-            os._exit(1)  # it died before
     # A write beyond the largest size that a file may have fails; it does not end the server.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     if namespace != "-":
         descriptor = os.open(namespace, os.O_RDONLY)
         _checked(libc.setns(descriptor, _CLONE_NEWNET), "setns")
         os.close(descriptor)
+    if user != "-":
+        uid, gid = map(int, user.split(":"))
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    if sys.platform == "linux":
+        # The kernel kills the server when the harness dies, however that happens. It survives exec, not a new user.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):
+            os._exit(1)  # it died before
     if handover != "-":
         with socket.socket(fileno=int(handover)) as receiver:
             socket.send_fds(receiver, [b"syncs"], [_syncs(libc)])

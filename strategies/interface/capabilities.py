@@ -137,6 +137,8 @@ class Resource(StrEnum):
 
     DASK = "dask"
     """A Dask client in the context."""
+    SCHEDULER = "scheduler"
+    """A Dask client in the context, whose scheduler holds the state."""
     REDIS = "redis"
     """A Redis or Valkey server (6.2 or newer) whose URL is in the context."""
     DIRECTORY = "directory"

@@ -154,7 +154,9 @@ class ActorAccounts(Accounts):
         return window
 
     def _common_owner(self, accounts: tuple[str, ...], deadline: float, *, make: bool) -> Owner:
-        if len(accounts) > 1 and self.capabilities.transfers is Transfers.NONE:
+        if len(accounts) == 1:
+            return self._owner(accounts[0], deadline, make=make)
+        if self.capabilities.transfers is Transfers.NONE:
             raise self._out_of_scope(*accounts)
         owner, *others = [self._owner(account, deadline, make=make) for account in accounts]
         if any(other is not owner for other in others):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,9 +25,10 @@ from strategies.support.cluster import Cluster, NoCluster
 from strategies.support.coalescing import Coalescer, Send
 from strategies.support.dask_link import Links
 from strategies.support.fates import NotAnswered, NotSent
-from strategies.support.ledger_actor import SNAPSHOT, LedgerActor
+from strategies.support.ledger_actor import DoorActor, LedgerActor
 from strategies.support.sharding import stable_digest
 from strategies.support.wire import BALANCE, Batch, WireError, decode_answers, decode_snapshot, encode
+from strategies.support.wire_ledger import SNAPSHOT
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -108,8 +109,8 @@ class ActorBank:
         self._closed = False
 
     @classmethod
-    def of(cls, context: Context, strategy: str) -> Self:
-        """The bank that the context names.
+    def of(cls, context: Context, strategy: str, way: str | None = None) -> Self:
+        """The bank that the context names, called by this way where the strategy's variants mean something else.
 
         Raises:
             ValueError: there is no client, or an asynchronous one, or no such variant.
@@ -117,7 +118,7 @@ class ActorBank:
         """
         if context.client is None:
             raise ValueError(f"{strategy} keeps its state in Dask actors; put a Dask client into the context")
-        variant = PROXIED if context.variant is None else context.variant
+        variant = way or context.variant or PROXIED
         if variant not in VARIANTS:
             raise ValueError(f"{strategy} has the variants {', '.join(VARIANTS)}, not {variant!r}")
         name = f"{_NAMESPACE}/{strategy}/{context.bank}"
@@ -182,6 +183,20 @@ class ActorBank:
                 reply = error
         change, read = self._fates(actor, reply, what, deadline)
         return [read if function == BALANCE else change for function in batch.functions]
+
+    def ask(self, actor: ActorRef, payload: bytes, deadline: float) -> bytes | memoryview:
+        """One request to one actor, and its reply.
+
+        Raises:
+            NotSent, NoCluster: it had no effect.
+            ActorGone: it had no effect, and the actor is not to be asked again.
+            Exception: anything else came of it, and nobody knows whether it had any.
+        """
+        (reply,) = self._exchange([(actor, payload)], deadline)
+        if isinstance(reply, Exception):
+            actor.gone = actor.gone or isinstance(reply, ActorGone)
+            raise reply
+        return reply
 
     def snapshots(self, actors: Sequence[ActorRef], deadline: float) -> dict[str, Receipt]:
         """Every account of these actors."""
@@ -305,10 +320,18 @@ class ActorBank:
 
     # -- making and finding ----------------------------------------------------------------------
 
-    def open_shards(self, shards: int) -> list[ActorRef]:
+    def open_shards(
+        self,
+        shards: int,
+        make: Callable[[], DoorActor] = LedgerActor,
+        *,
+        lost: Container[str] = (),
+        timeout_s: float | None = None,
+    ) -> list[ActorRef]:
         """The bank's shards: those that exist, and blank ones in place of those that were lost.
 
-        A bank that exists keeps its number of shards, whatever `shards` says.
+        A bank that exists keeps its number of shards, whatever `shards` says. `lost` are keys of actors that are known
+        to be, whatever the scheduler says. `timeout_s` is that of a call unless told.
 
         Each is placed on another worker as far as there are enough, starting from one that the
         bank's name decides, so that several banks do not crowd the same workers.
@@ -321,7 +344,11 @@ class ActorBank:
             async with Lock(_OPEN_LOCK, scheduler_rpc=client.scheduler, loop=client.loop):
                 known: Sequence[Future] = await client.get_dataset(self._name, default=())
                 holders = await client.who_has(known) if known else {}
-                alive = {shard: future for shard, future in enumerate(known) if holders.get(future.key)}
+                alive = {
+                    shard: future
+                    for shard, future in enumerate(known)
+                    if holders.get(future.key) and future.key not in lost
+                }
                 size = len(known) or shards
                 if len(alive) < size:
                     workers = sorted(await client.nthreads())
@@ -329,19 +356,19 @@ class ActorBank:
                         raise NotSent("the cluster has no worker")
                     first = stable_digest(self._name)
                     for shard in set(range(size)) - set(alive):
-                        alive[shard] = _submit(client, workers[(first + shard) % len(workers)])
+                        alive[shard] = _submit(client, workers[(first + shard) % len(workers)], make)
                     await asyncio.gather(*alive.values())
                     await client.publish_dataset(
                         [alive[shard] for shard in range(size)], name=self._name, override=True
                     )
                 return await _refs(client, [alive[shard] for shard in range(size)])
 
-        return self._on_loop(client, attach_or_create)
+        return self._on_loop(client, attach_or_create, timeout_s)
 
     def create(self, name: str) -> ActorRef:
         """A blank actor of this name, or the one that somebody else made first."""
         client = self._need_client()
-        _make_room()
+        make_room()
 
         async def create() -> ActorRef:
             future = _submit(client)
@@ -401,29 +428,35 @@ class ActorBank:
     def _need_client(self) -> Client:
         self.check_open()
         if self._client is None:
-            from distributed import get_client
+            from distributed import Worker, get_client
 
             try:
                 self._client = get_client()
             except ValueError as error:
-                raise Unavailable(
-                    "there is no Dask worker or client in this process; connect a Client first"
-                ) from error
+                # As in `Cluster.here`: a thread that a task started has the worker's client all the same.
+                worker = next(iter(Worker._instances), None)
+                if worker is None:
+                    raise Unavailable(
+                        "there is no Dask worker or client in this process; connect a Client first"
+                    ) from error
+                self._client = worker._get_client()
         return self._client
 
-    def _on_loop(self, client: Client, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _on_loop(self, client: Client, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
         """Run `work`, which awaits the client's own methods, within the deadline: they have none."""
         from distributed.utils import sync
 
         try:
-            made: T = sync(client.loop, work, callback_timeout=self._timeout_s)
+            made: T = sync(client.loop, work, callback_timeout=timeout_s or self._timeout_s)
             return made
         except ModuleNotFoundError as error:
             raise Unavailable(
                 f"the Dask workers cannot make the actors: {error}; install this package there too"
             ) from error
         except (Exception, asyncio.CancelledError) as error:  # whatever it was, no account has changed
-            problem = f"no answer within {self._timeout_s} s" if isinstance(error, TimeoutError) else str(error)
+            problem = (
+                f"no answer within {timeout_s or self._timeout_s} s" if isinstance(error, TimeoutError) else str(error)
+            )
             raise Unavailable(f"the Dask cluster did not make the actors: {problem}; try again") from error
 
 
@@ -442,7 +475,7 @@ def _unpickled(
     return kind(name, timeout_s, direct=direct, queue_limit=queue_limit, submit_blocks=submit_blocks)
 
 
-def _make_room() -> None:
+def make_room() -> None:
     """Let the worker start one more task if this is one: an actor starts as a task, and this one waits for it.
 
     Where such tasks held every thread of every worker, none of their actors could start.
@@ -455,9 +488,9 @@ def _make_room() -> None:
         secede()
 
 
-def _submit(client: Client, worker: str | None = None) -> Future:
+def _submit(client: Client, worker: str | None = None, make: Callable[[], DoorActor] = LedgerActor) -> Future:
     return client.submit(
-        LedgerActor,
+        make,
         actor=True,
         key=f"{_NAMESPACE}-{uuid.uuid4().hex}",
         workers=None if worker is None else [worker],

@@ -8,8 +8,12 @@ resolves when the answer is not one that it knows.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Sequence
+from concurrent import futures
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -21,6 +25,11 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed.core import ConnectionPool
     from tornado.ioloop import IOLoop
+
+_LATE_S = 60.0
+"""How long an answer that nobody waits for any more is waited for, where something is to be undone then."""
+_TELLINGS = 5
+"""Of one message, where its connections break."""
 
 _links: WeakKeyDictionary[ConnectionPool, Links] = WeakKeyDictionary()
 _links_lock = threading.Lock()
@@ -120,12 +129,94 @@ class Cluster:
                 raise NotSent(f"this process has left the cluster: {error}") from error
             raise
 
+    def ask_in_order(
+        self, address: str, deadline: float, messages: Sequence[dict[str, Any]], undo: dict[str, Any] | None = None
+    ) -> list[Any]:
+        """Send all of these by one connection, whose other end works them off in this order; their answers.
+
+        One with `reply=False` has none. An exception that a handler did not catch is the answer in its place. What is
+        given up for want of an answer has been sent all the same: as soon as its answers come after all, `undo`
+        follows it by the same connection.
+
+        Raises:
+            NotSent: no connection, or the deadline had passed.
+            NotAnswered: the connection broke, or the deadline passed, after sending began.
+        """
+        begun, heard = threading.Lock(), threading.Lock()  # each taken once, as `fate` in `ask`
+        remaining_s = deadline - time.monotonic()
+
+        async def exchange() -> list[Any]:
+            async with asyncio.timeout(remaining_s + _LATE_S):
+                comm = await self.pool.connect(address)
+                try:
+                    if not begun.acquire(blocking=False):
+                        return []
+                    for message in messages:
+                        await comm.write(message, on_error="raise")
+                    answers = [_answer(await comm.read()) for each in messages if each.get("reply", True)]
+                    if not heard.acquire(blocking=False) and undo is not None:
+                        await comm.write({**undo, "reply": False}, on_error="raise")
+                    return answers
+                except BaseException:
+                    comm.abort()  # a later exchange must not read what belongs to this one
+                    raise
+                finally:
+                    self.pool.reuse(address, comm)
+
+        if remaining_s <= 0:
+            raise NotSent("the deadline had passed")
+        work = exchange()
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self.loop.asyncio_loop)  # type: ignore[attr-defined]
+        except RuntimeError as error:  # a closed event loop
+            work.close()
+            raise NotSent(f"this process has left the cluster: {error}") from error
+        futures.wait([future], remaining_s)
+        if not future.done():
+            if begun.acquire(blocking=False):
+                raise NotSent(f"{address}: no connection in time")
+            if heard.acquire(blocking=False):
+                raise NotAnswered(f"{address}: no answer in time")
+        try:
+            return future.result()
+        except (OSError, RuntimeError, futures.CancelledError) as error:
+            unsent = begun.acquire(blocking=False)
+            raise (NotSent if unsent else NotAnswered)(f"{address}: {error}") from error
+
+    def tell(self, address: str, message: dict[str, Any]) -> None:
+        """Send it soon, again if its connection breaks, and wait for nothing."""
+
+        async def send() -> None:
+            async with asyncio.timeout(_LATE_S):
+                for _ in range(_TELLINGS):
+                    with suppress(OSError):
+                        comm = await self.pool.connect(address)
+                        try:
+                            await _send_and_receive(comm, dict(message))
+                        finally:
+                            self.pool.reuse(address, comm)
+                        return
+
+        work = send()
+        try:
+            asyncio.run_coroutine_threadsafe(work, self.loop.asyncio_loop)  # type: ignore[attr-defined]
+        except RuntimeError:  # a closed event loop
+            work.close()
+
     def ask_scheduler(self, deadline: float, **message: Any) -> Any:
         """`ask` for a question to the scheduler that changes nothing: no answer is `NotSent` too."""
         try:
             return self.ask(self.scheduler, deadline, **message)
         except NotAnswered as error:
             raise NotSent(f"the scheduler at {error}") from error
+
+
+def _answer(reply: Any) -> Any:
+    if isinstance(reply, dict) and reply.get("status") == "uncaught-error":
+        from distributed.core import clean_exception
+
+        return clean_exception(**reply)[1]
+    return reply
 
 
 async def _send_and_receive(comm: Any, message: dict[str, Any]) -> Any:

@@ -7,7 +7,6 @@ framing of `distributed.comm.tcp` for `tcp://` and `tls://` addresses, with the 
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import sys
@@ -15,10 +14,10 @@ import time
 import weakref
 from collections import defaultdict, deque
 from contextlib import suppress
-from ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 from typing import TYPE_CHECKING, Any
 
 from strategies.support.fates import NotSent
+from strategies.support.stream_link import StreamLink, remaining_s
 
 if TYPE_CHECKING:
     from distributed.core import ConnectionPool
@@ -27,13 +26,6 @@ PROTOCOLS = frozenset({"tcp", "tls"})
 
 _MAX_IDLE = 64
 """Connections to one address kept for reuse; there are never more than concurrent callers."""
-
-_SHORTEST_S = 0.001
-"""A timeout of zero would make the socket non-blocking."""
-
-_CHUNK = 65_536
-PREFIX_BYTES = 4
-"""Of each message in a stream: its length, big-endian."""
 
 ACCEPTED = "accepted"
 """What a handler answers that takes a connection over as a stream."""
@@ -44,7 +36,7 @@ def protocol_of(address: str) -> str:
     return address.partition("://")[0]
 
 
-class Link:
+class Link(StreamLink):
     """One connection. Not for two threads at once."""
 
     def __init__(self, address: str, connection_args: dict[str, Any], deadline: float) -> None:
@@ -60,30 +52,18 @@ class Link:
         if protocol == "tcp" and connection_args.get("require_encryption"):
             raise RuntimeError(f"the cluster demands encryption, so nothing is sent to {address}")
         host, port = parse_host_port(where)
-        self._socket = socket.create_connection((host, port), _remaining_s(deadline))
+        connection = socket.create_connection((host, port), remaining_s(deadline))
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if protocol == "tls":
-                self._socket = connection_args["ssl_context"].wrap_socket(
-                    self._socket, server_hostname=connection_args.get("server_hostname") or host
+                connection = connection_args["ssl_context"].wrap_socket(
+                    connection, server_hostname=connection_args.get("server_hostname") or host
                 )
-            # With a timeout of its own, each of the socket's calls would be three of the system's, and at each of
-            # them the caller's other threads may take the interpreter.
-            self._socket.setblocking(False)
-            self._poll_in, self._poll_out = _poll(self._socket, select.POLLIN), _poll(self._socket, select.POLLOUT)
+            super().__init__(connection)
             self.write({"compression": None, "python": tuple(sys.version_info)[:3], "pickle-protocol": 5}, deadline)
             self.read(deadline)
         except BaseException:
-            self.close()
+            connection.close()
             raise
-
-    def close(self) -> None:
-        self._socket.close()
-
-    @property
-    def readable(self) -> bool:
-        """Whether something has come; when idle, that is the other side hanging up."""
-        return bool(self._poll_in.poll(0))
 
     # -- one message of Dask's ---------------------------------------------------------------------
 
@@ -110,70 +90,6 @@ class Link:
             frames.append(body[begin : begin + size])
             begin += size
         return loads(frames)
-
-    # -- one message in a stream -------------------------------------------------------------------
-
-    def send(self, payload: bytes, deadline: float) -> None:
-        self._send(len(payload).to_bytes(PREFIX_BYTES) + payload, deadline)
-
-    def receive(self, deadline: float) -> memoryview:
-        """The one message that is on its way; it usually comes in one piece."""
-        found = self._receive(_CHUNK, deadline)
-        if len(found) < PREFIX_BYTES:
-            found += self._exactly(PREFIX_BYTES - len(found), deadline)
-        missing = PREFIX_BYTES + int.from_bytes(found[:PREFIX_BYTES]) - len(found)
-        if missing:
-            found += self._exactly(missing, deadline)
-        return memoryview(found)[PREFIX_BYTES:]
-
-    def _exactly(self, size: int, deadline: float) -> bytes:
-        chunks = []
-        while size > 0:
-            chunk = self._receive(min(size, _CHUNK), deadline)
-            if not chunk:
-                raise ConnectionResetError("the other side hung up")
-            chunks.append(chunk)
-            size -= len(chunk)
-        return b"".join(chunks)
-
-    # -- the socket, which never blocks ------------------------------------------------------------
-
-    def _send(self, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
-        while rest:  # ends with the deadline
-            try:
-                rest = rest[self._socket.send(rest) :]
-            except SSLWantReadError:
-                _await(self._poll_in, deadline)
-            except (BlockingIOError, SSLWantWriteError):
-                _await(self._poll_out, deadline)
-
-    def _receive(self, size: int, deadline: float) -> bytes:
-        """What has come by now, once something has; nothing if the other side hung up."""
-        while True:  # ends with the deadline
-            if not (isinstance(self._socket, SSLSocket) and self._socket.pending()):
-                _await(self._poll_in, deadline)
-            try:
-                return self._socket.recv(size)
-            except (BlockingIOError, SSLWantReadError):
-                continue
-            except SSLWantWriteError:
-                _await(self._poll_out, deadline)
-
-
-def _poll(connection: socket.socket, event: int) -> select.poll:
-    poll = select.poll()
-    poll.register(connection, event)
-    return poll
-
-
-def _await(poll: select.poll, deadline: float) -> None:
-    if not poll.poll(1000 * _remaining_s(deadline)):
-        raise TimeoutError("timed out")
-
-
-def _remaining_s(deadline: float) -> float:
-    return max(deadline - time.monotonic(), _SHORTEST_S)
 
 
 class Links:

@@ -9,12 +9,12 @@ takes about a microsecond per operation.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from strategies.support.dask_link import ACCEPTED, PREFIX_BYTES
-from strategies.support.fates import InDoubt
-from strategies.support.two_phase import TwoPhaseLedger
-from strategies.support.wire import decode, encode_answers, encode_snapshot
+from strategies.support.dask_link import ACCEPTED
+from strategies.support.stream_link import PREFIX_BYTES
+from strategies.support.wire_ledger import SNAPSHOT, WireLedger
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -26,9 +26,6 @@ ASK = "dask_state_bench_ask"
 STREAM = "dask_state_bench_stream"
 """The worker's handler that takes over a connection for one batch after another."""
 
-SNAPSHOT = b""
-"""Instead of a batch: asks for every account."""
-
 ANSWERED, GONE, FAILED = b"\0", b"\1", b"\2"
 """The first byte of a reply: answers follow; the actor is not here; it failed, and the reason follows."""
 
@@ -38,27 +35,34 @@ _MAX_BYTES = 2**24
 """Of one request: twice the largest batch of the longest names."""
 
 
-class LedgerActor(TwoPhaseLedger):
+class DoorActor(Protocol):
+    """An actor that has opened the door of its worker."""
+
+    def reply(self, payload: bytes) -> bytes | Awaitable[bytes]:
+        """Called on the worker's event loop: what may take long there is to be awaited."""
+
+
+def open_door() -> None:
+    """Let callers in to the actors of the worker where this is called, from an actor that is being made."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    door = Door(worker)
+    worker.handlers.setdefault(ASK, door.ask)
+    worker.handlers.setdefault(STREAM, door.stream)
+
+
+class LedgerActor(WireLedger):
     """A ledger that opens the door of the worker where it is made."""
 
     def __init__(self) -> None:
-        from distributed import get_worker
-
         super().__init__()
-        worker = get_worker()
-        door = Door(worker)
-        worker.handlers.setdefault(ASK, door.ask)
-        worker.handlers.setdefault(STREAM, door.stream)
+        open_door()
 
-    def answer(self, payload: bytes) -> bytes:
-        """Apply an encoded batch."""
-        return encode_answers(self.apply_steps(decode(payload)), self._epoch)
-
-    def packed_snapshot(self, doubts: list[tuple[str, str]]) -> bytes:
-        """Every account, encoded; or these doubts, if there are any."""
-        if doubts:
-            return encode_snapshot({}, self._epoch, str(InDoubt.of(doubts)))
-        return encode_snapshot(self._cut(), self._epoch)
+    def reply(self, payload: bytes) -> bytes | Awaitable[bytes]:
+        if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
+            return asyncio.to_thread(self.packed_snapshot, self.doubts())
+        return self.answer(payload)
 
 
 def request(key: str, payload: bytes) -> bytes:
@@ -75,14 +79,12 @@ class Door:
 
     async def ask(self, actor: str, payload: bytes) -> bytes:
         """Handler of one message."""
-        ledger: LedgerActor | None = self._worker.state.actors.get(actor)
-        if ledger is None:
+        found: DoorActor | None = self._worker.state.actors.get(actor)
+        if found is None:
             return GONE
         try:
-            if payload == SNAPSHOT:  # takes a second for a million accounts, which would stop the event loop
-                doubts = [each for of_account in ledger.in_doubt().values() for each in of_account]
-                return ANSWERED + await asyncio.to_thread(ledger.packed_snapshot, doubts)
-            return ANSWERED + ledger.answer(payload)
+            reply = found.reply(payload)
+            return ANSWERED + (reply if isinstance(reply, bytes) else await reply)
         except Exception as error:
             return FAILED + repr(error).encode(errors="replace")
 

@@ -49,7 +49,12 @@ class OpWindow:
         return slot[2]
 
     def remember(self, number: int, payload: Payload, outcome: Outcome) -> None:
-        """Keep the outcome of an operation that `recall` called new."""
+        """Keep the outcome of an operation that `recall` called new.
+
+        Unless it has left the window since, as a credit can that was pending: its slot is a newer one's.
+        """
+        if number <= self.highest - DEDUP_WINDOW:
+            return
         self.slots[number % DEDUP_WINDOW] = (number, payload, outcome)
         if number > self.highest:
             self.highest = number

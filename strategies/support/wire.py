@@ -343,6 +343,8 @@ def _receipts(seqs: bytes, balances: bytes, epoch: int, count: int) -> list[Rece
 
 
 def _packed(column: Sequence[int]) -> bytes:
+    if not column:
+        return b""
     try:
         return struct.pack(f"<{len(column)}I", *column)
     except struct.error:

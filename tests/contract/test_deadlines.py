@@ -51,12 +51,9 @@ def test_a_hung_backend(row: Row, breakable: Environment, bank: str) -> None:
     handle = row.place.kind.open(row.place.context(breakable, bank, TIMEOUT_S))
     accounts = handle
     try:
-        holders = _holders(row.claims, breakable)
         workers = breakable.worker_pids()
         running = sorted(set(workers) - set(breakable.workers_with_actors()))
         assert running or row.caller is Caller.DRIVER, "raise more workers: one must be left for tasks"
-        # Where nothing that holds state can be stopped, stop whatever else there is: it must not matter.
-        stop = holders or [pid for address, pid in workers.items() if address != running[0]]
         deposit = call("deposit", "a", 5, op_id=("s", 2))
         reads = [call("balance", "a"), call("snapshot")]
         if row.caller is Caller.TASK:
@@ -64,6 +61,9 @@ def test_a_hung_backend(row: Row, breakable: Environment, bank: str) -> None:
             accounts = InTasks(handle, breakable.client, running[:1])
         with ThreadPoolExecutor() as threads:
             _all_at_once(accounts, threads, [call("balance", "a")] * 3)  # connect before
+            holders = _holders(row.claims, breakable)  # a server may have a process for each connection
+            # Where nothing that holds state can be stopped, stop whatever else there is: it must not matter.
+            stop = holders or [pid for address, pid in workers.items() if address != running[0]]
             with _stopped(stop):
                 reopened = threads.submit(_open_another, row, breakable, bank)
                 changed, *seen = _all_at_once(accounts, threads, [deposit, *reads])

@@ -31,7 +31,7 @@ from tests.contract.callers import InTasks, call, kinds, outcomes
 from tests.contract.conftest import Opener, skip_if_missing
 from tests.contract.rows import PLACES, ROWS, Place, Row
 
-FIELD_OF = {Resource.DASK: "client", Resource.DIRECTORY: "directory"} | {
+FIELD_OF = {Resource.DASK: "client", Resource.SCHEDULER: "client", Resource.DIRECTORY: "directory"} | {
     resource: kind.url_field for resource, kind in servers.kinds().items()
 }
 """Which field of a context holds which resource."""
@@ -97,7 +97,7 @@ def test_open_without_a_variant(place: Place, environment: Environment, bank: st
 
 def test_open_with_a_closed_client(place: Place, environment: Environment, bank: str) -> None:
     skip_if_missing(place.claims, environment)
-    if Resource.DASK not in place.claims.needs:
+    if place.claims.needs.isdisjoint({Resource.DASK, Resource.SCHEDULER}):
         pytest.skip("needs no client")
     client = Client(environment.client.scheduler.address, set_as_default=False)
     context = dataclasses.replace(place.context(environment, bank), client=client)
@@ -110,7 +110,7 @@ def test_open_with_a_client_that_was_closed_under_an_open_handle(
     place: Place, environment: Environment, bank: str
 ) -> None:
     skip_if_missing(place.claims, environment)
-    if Resource.DASK not in place.claims.needs:
+    if place.claims.needs.isdisjoint({Resource.DASK, Resource.SCHEDULER}):
         pytest.skip("needs no client")
     client = Client(environment.client.scheduler.address, set_as_default=False)
     context = dataclasses.replace(place.context(environment, bank), client=client)

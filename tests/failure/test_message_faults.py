@@ -236,6 +236,20 @@ def test_actors_are_reached_through_the_proxy_only(environment: Environment) -> 
         action.confirm(0)
 
 
+def test_a_scheduler_that_holds_state_is_reached_through_the_proxy(environment: Environment) -> None:
+    claims = Capabilities(needs=frozenset({Resource.SCHEDULER}))
+    with prepared(environment, Fault.HALF_OPEN, claims, Context(client=environment.client)) as (action, context):
+        client = context.client
+        assert client is not None
+        assert client.scheduler.address != environment.client.scheduler.address
+        before = action.proxy.counts()
+        client.set_metadata("key", 1)
+        assert action.proxy.counts().requests_bytes > before.requests_bytes
+        assert environment.client.get_metadata("key") == 1
+        assert faults.load(Fault.HALF_OPEN).out_of_reach(claims, Caller.DRIVER) is None
+        assert faults.load(Fault.HALF_OPEN).out_of_reach(claims, Caller.TASK)
+
+
 # -- a link of the store's own ---------------------------------------------------------------------
 
 

@@ -200,7 +200,7 @@ def watched(directory: Path, program: str) -> Iterator[tuple[SyncWatch, subproce
     with SyncWatch(directory) as watch:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "-", str(watch.handover)),
+                *launch.command(handover=watch.handover),
                 *(sys.executable, "-I", "-c", program),
             ],
             cwd=directory,

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from benchmarks.harness import records
 from benchmarks.harness.cells import Status
+from benchmarks.harness.frames import load_runs
 from benchmarks.harness.records import (
     FORMAT,
     METHOD,
@@ -29,7 +30,6 @@ from benchmarks.harness.records import (
     RunError,
     Trial,
     latest_run,
-    load_runs,
     machine,
     read,
     read_all,
@@ -757,15 +757,6 @@ def test_a_folder_that_vanishes_during_the_run(tmp_path: Path) -> None:
 # -- many runs -------------------------------------------------------------------------------------
 
 
-def test_runs_as_one_frame(tmp_path: Path) -> None:
-    pytest.importorskip("pandas")
-    folders = [run_folder(tmp_path, trial(), trial(repeat=1)), run_folder(tmp_path, trial(strategy="other"))]
-    frame = load_runs(*folders)
-    assert list(frame["strategy"]) == ["vault", "vault", "other"]
-    assert list(frame["run"]) == [folders[0].name] * 2 + [folders[1].name]
-    assert frame["ops_per_s"].sum() == 3 * 12345
-
-
 def test_the_latest_finished_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="make bench"):
         latest_run(tmp_path)
@@ -784,15 +775,3 @@ def test_the_latest_run_is_sought_past_one_that_is_half_written(tmp_path: Path) 
     (tmp_path / "20260201T000000Z-bbb" / "run.json").write_text("")
     with pytest.warns(UserWarning, match="20260201T000000Z-bbb"):
         assert latest_run(tmp_path).name == "20260101T000000Z-aaa"
-
-
-def test_a_frame_warns_of_what_it_lacks(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path, trial())
-    with (folder / "trials.jsonl").open("a") as file:
-        file.write("cut")
-    with pytest.warns(UserWarning, match="line 2"):
-        assert len(load_runs(folder)) == 1
-    (folder / "trials.jsonl").unlink()
-    frame = load_runs(folder)
-    assert len(frame) == 0
-    assert {"strategy", "ops_per_s", "run"} <= set(frame.columns)

@@ -1,16 +1,11 @@
-"""The harness's own servers: the data's lifetime is the durability class's, the process's is the harness's."""
+"""A Redis server of the harness's own: its settings, its data, its syncs. What every server does: test_servers."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,9 +16,7 @@ from benchmarks.harness import sync_watch
 from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.servers import ServerMissing
 from strategies.interface import Durability
-from tests.harness.commands import is_alive
 
-ROOT = Path(__file__).resolve().parents[2]
 OWN = [Durability.VOLATILE, Durability.PROCESS_CRASH, Durability.POWER_LOSS]
 
 
@@ -77,56 +70,6 @@ def test_the_settings_keep_the_promise() -> None:
             assert found["save"] == ""
 
 
-def test_it_listens_on_loopback_only(server: RedisServer) -> None:
-    listening = [
-        each.laddr
-        for each in psutil.Process(server.pid).net_connections(kind="inet")
-        if each.status == psutil.CONN_LISTEN
-    ]
-    assert listening
-    assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}
-    assert f":{listening[0].port}/" in server.url
-
-
-def test_stopping_leaves_neither_process_nor_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with RedisServer(Durability.PROCESS_CRASH) as server:
-        process = psutil.Process(server.pid)
-        assert list(tmp_path.iterdir())
-    assert not process.is_running()
-    assert list(tmp_path.iterdir()) == []
-    server.stop()
-
-
-def test_it_dies_with_its_parent() -> None:
-    """Also where the parent is given no chance to stop it."""
-    script = (
-        "import time\n"
-        "from benchmarks.harness.redis_server import RedisServer\n"
-        "from strategies.interface import Durability\n"
-        "server = RedisServer(Durability.VOLATILE)\n"
-        "server.start()\n"
-        "print(server.pid, server._directory, flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
-        try:
-            assert parent.stdout is not None
-            pid, directory = parent.stdout.readline().split()
-            server = psutil.Process(int(pid))
-            parent.kill()
-            parent.wait()
-            deadline = time.monotonic() + 10
-            while time.monotonic() < deadline and is_alive(server):
-                time.sleep(0.02)
-            assert not is_alive(server)
-        finally:
-            parent.kill()
-            with suppress(NameError, psutil.NoSuchProcess):
-                server.kill()
-    shutil.rmtree(directory)
-
-
 def test_a_server_that_cannot_start_says_why(server: RedisServer) -> None:
     """On restart its port is fixed; here it is somebody else's by then."""
     server.kill()
@@ -135,20 +78,6 @@ def test_a_server_that_cannot_start_says_why(server: RedisServer) -> None:
         server.start()
     assert str(port) in str(raised.value)
     assert "in use" in str(raised.value)
-
-
-def test_a_program_that_is_no_server_is_an_error_and_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    program = tmp_path / "no-server"
-    program.write_text("#!/bin/sh\nexit 3\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(RedisServer, "find_program", classmethod(lambda _: program))
-    with pytest.raises(RuntimeError, match="did not start"), RedisServer(Durability.VOLATILE):
-        pass
-    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_a_paused_server_keeps_its_connections_and_answers_later(server: RedisServer) -> None:
@@ -161,14 +90,6 @@ def test_a_paused_server_keeps_its_connections_and_answers_later(server: RedisSe
             connection.ping()
         server.resume()
         assert connected(server).ping()
-
-
-def test_a_paused_server_can_be_stopped() -> None:
-    with RedisServer(Durability.VOLATILE) as server:
-        process = psutil.Process(server.pid)
-        server.pause()
-    assert not process.is_running()
-    assert not server.runs
 
 
 def test_settings_can_be_replaced() -> None:

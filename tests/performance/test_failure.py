@@ -52,6 +52,8 @@ def test_failure(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, ce
         trials.append(measure(cell, breakable, settings, repeat, trial_seed(1, cell, repeat)))
 
     benchmark.pedantic(one_trial, rounds=ROUNDS, iterations=1)
+    # Before it may end here: what was not measured is recorded too, with its reason.
+    benchmark.extra_info["trials"] = [asdict(trial) for trial in trials]
 
     for trial in trials:
         if trial.status in (Status.NOT_APPLICABLE, Status.RESOURCE_MISSING):
@@ -59,6 +61,5 @@ def test_failure(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, ce
         assert trial.status == Status.OK, trial.reason
     (cell_figures,) = aggregate(trials)
     assert cell_figures.trials == len(trials)
-    benchmark.extra_info["trials"] = [asdict(trial) for trial in trials]
     benchmark.extra_info["trials_never_recovered"] = cell_figures.trials_never_recovered
     benchmark.extra_info |= {name: asdict(found) for name, found in cell_figures.figures.items()}

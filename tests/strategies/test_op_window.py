@@ -36,6 +36,14 @@ _NUMBERS = st.one_of(
 _STEPS = st.lists(st.builds(_Step, _NUMBERS, st.sampled_from(_PAYLOADS)), max_size=60)
 
 
+def test_what_has_left_the_window_takes_no_place_in_it() -> None:
+    """A credit's op id is remembered when it is made, which may be long after it was seen first."""
+    window = OpWindow()
+    window.remember(DEDUP_WINDOW + 5, _PAYLOADS[0], Receipt(1, 1, 0))
+    window.remember(5, _PAYLOADS[1], Receipt(2, 2, 0))
+    assert window.recall(DEDUP_WINDOW + 5, _PAYLOADS[0]) == Receipt(1, 1, 0)
+
+
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(_STEPS)
 def test_it_answers_as_unbounded_memory_would_within_the_window(steps: list[_Step]) -> None:

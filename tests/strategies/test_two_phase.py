@@ -425,3 +425,15 @@ def test_no_transfer_is_ever_torn(trouble: str, keyed: bool) -> None:
                 assert not any(isinstance(each, Rejected) for each in answers[number])
             assert sum(debits.values()) >= len(crossing.intersection(granted)) > 0
         assert not any(isinstance(each, InDoubt) for found in answers.values() for each in found)
+
+
+def test_the_richest_account_loses_nothing_to_itself() -> None:
+    """Room that is kept for a credit elsewhere in its ledger is no reason to refuse the second half of a transfer."""
+    ledger = TwoPhaseLedger()
+    ledger.open_account("rich", MAX_MONEY)
+    ledger.open_account("poor")
+    pend = Batch(bytes([PEND]), ("poor",), (5,), ("elsewhere",), attempts=("an attempt",))
+    assert ledger.apply_steps(pend) == [NOTHING]
+    debit, credit = ledger.transfer("rich", "rich", 3)
+    assert (debit.balance, credit.balance) == (MAX_MONEY - 3, MAX_MONEY)
+    assert ledger.balance("rich") == credit
