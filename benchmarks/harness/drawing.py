@@ -13,6 +13,8 @@ from xml.sax.saxutils import escape
 
 from strategies.interface import Durability
 
+LABEL_MAX = 44
+"""Characters of a name that are shown beside a plot."""
 MARKERS = "osD^vP*X<>"
 COLOURS: Mapping[str, str] = {
     Durability.VOLATILE: "#7a8ba0",
@@ -72,9 +74,14 @@ def drawn(
         yield figure, grid[0, 0] if (rows, columns) == (1, 1) else grid
 
 
+def label(name: str) -> str:
+    """With its middle left out where it is too long to stand beside a plot."""
+    return name if len(name) <= LABEL_MAX else f"{name[: LABEL_MAX // 2 - 1]}…{name[-LABEL_MAX // 2 :]}"
+
+
 def label_in(labels: Iterable[str], points: float = 8) -> float:
     """Room for the longest of these in inches, on the safe side, as the reader's font may be wide."""
-    return max(map(len, labels), default=0) * points * 0.62 / 72 + 0.15
+    return max((min(len(each), LABEL_MAX) for each in labels), default=0) * points * 0.62 / 72 + 0.15
 
 
 def svg(figure: Any, title: str, words: str) -> str:

@@ -52,7 +52,7 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = OPS) -> 
     height = 0.8 / max(1, len(callers))
     ends: list[float] = []
     words = []
-    names = [f"{strategy}:{variant}" for strategy, variant, _ in rows]
+    names = [drawing.label(f"{strategy}:{variant}") for strategy, variant, _ in rows]
     height_in = 1.1 + _BAR_IN * max(2, len(rows) * max(1, len(callers)))
     margins = drawing.Margins(left=drawing.label_in(names), right=0.2, bottom=1.0)
     with drawing.drawn(_WIDTH_IN, height_in, margins=margins) as (figure, axes):
@@ -132,7 +132,7 @@ def percentiles(trials: Sequence[Trial], workload: str, caller: str) -> Plot | N
             for place, (row, points, last) in enumerate(lines[durability]):
                 style = {"color": f"C{place % 10}", "lw": 1.1, "ls": _LINES[place // 10 % len(_LINES)]}
                 marker = MARKERS[place % len(MARKERS)]
-                axes.plot(*zip(*points, strict=True), marker=marker, ms=3.5, label=row, **style)
+                axes.plot(*zip(*points, strict=True), marker=marker, ms=3.5, label=drawing.label(row), **style)
                 if last is not None:
                     axes.plot(*zip(points[-1], last, strict=True), **{**style, "lw": 0.5})
                     axes.plot(*last, marker=marker, ms=4.5, color=style["color"], mfc="white")
@@ -182,7 +182,7 @@ def front(trials: Sequence[Trial], workload: str, caller: str) -> Plot | None:
             axes.step(*zip(*steps, strict=True), where="pre", color="#888888", lw=1, zorder=0)
             for place, (row, rate, slow, trusted) in enumerate(points[durability]):
                 colour = f"C{place % 10}"
-                label = f"{row}, on the front" if row in best else row
+                label = f"{drawing.label(row)}, on the front" if row in best else drawing.label(row)
                 style = {"color": colour, "mfc": colour if trusted else "white", "ls": "none"}
                 axes.plot([rate], [slow], MARKERS[(place + place // 10) % len(MARKERS)], ms=6, label=label, **style)
                 words.append(f"{durability}, {label}: {rate:,.0f}/s, p99 {slow:.3g} ms")
@@ -231,7 +231,7 @@ def footprints(rows: Sequence[Complexity]) -> Plot | None:
             axes.set_xlabel(label)
             axes.set_ylim(-0.6, len(ordered) - 0.4)
             axes.set_yticks(range(len(ordered)), [])
-        grid[0][0].set_yticks(range(len(ordered)), [row.row for row in ordered], fontsize=8)
+        grid[0][0].set_yticks(range(len(ordered)), [drawing.label(row.row) for row in ordered], fontsize=8)
         title = "Memory per account, and start-up"
         return Plot(title, drawing.svg(figure, title, "; ".join(words)))
 
@@ -240,9 +240,7 @@ def footprints(rows: Sequence[Complexity]) -> Plot | None:
 def _panels(lines: Mapping[str, Sequence[Any]], y: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """One below the other in the order of durability classes, each high enough for its legend."""
     heights = [max(_PANEL_IN, 0.5 + _LEGEND_LINE_IN * len(of_class)) for of_class in lines.values()]
-    legend_in = drawing.label_in(
-        (f"{entry[0]}, on the front" for of_class in lines.values() for entry in of_class), 7.5
-    )
+    legend_in = drawing.label_in((each[0] for of_class in lines.values() for each in of_class), 7.5) + 0.8
     margins = drawing.Margins(left=0.95, right=legend_in + 0.4, bottom=0.6, top=0.3)
     with drawing.drawn(_WIDTH_IN, sum(heights) + 0.4, rows=len(lines), margins=margins) as (figure, grid):
         figure.subplots_adjust(hspace=0.45)
