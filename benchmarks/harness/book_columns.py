@@ -17,17 +17,26 @@ class Column(StrEnum):
     EXTERNAL = "External state"
 
 
-def column_of(needs: Iterable[str]) -> Column:
-    """Of a strategy that needs these resources: nothing, Dask alone, or a server or files as well."""
+IN_DASK = frozenset({Resource.DASK, Resource.SCHEDULER})
+"""What a strategy needs whose state is in a Dask cluster."""
+
+
+def column_of(needs: Iterable[str]) -> Column | None:
+    """Of a strategy that needs these resources: nothing, Dask workers alone, or a server or files as well.
+
+    None where Dask's scheduler holds the state: the book compares no such strategy.
+    """
     needed = set(needs)
     if not needed:
         return Column.LOCAL
-    return Column.ACTORS if needed == {Resource.DASK} else Column.EXTERNAL
+    if needed <= IN_DASK:
+        return Column.ACTORS if needed == {Resource.DASK} else None
+    return Column.EXTERNAL
 
 
 @cache
 def column_of_row(strategy: str, variant: str) -> Column | None:
-    """None of a strategy that is not in this repository: what it needs is not known here."""
+    """None, too, of a strategy that is not in this repository: what it needs is not known here."""
     if strategy not in names() or variant not in load(strategy).capabilities.variants:
         return None
     return column_of(load(strategy).claims(variant).needs)

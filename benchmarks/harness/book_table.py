@@ -314,8 +314,9 @@ def _overhead(trials: Sequence[Trial], complexities: Sequence[Complexity]) -> di
     lacking = "complexity measures it"
     by_column: dict[Column, dict[str, Complexity]] = {column: {} for column in Column}
     for row in complexities:
-        if row.status == Status.OK:
-            by_column[column_of(row.needs)][row.row] = row
+        column = column_of(row.needs)
+        if row.status == Status.OK and column is not None:
+            by_column[column][row.row] = row
     p50 = {column: _p50_us(trials, column) for column in Column}
     entries = {}
 

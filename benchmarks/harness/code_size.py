@@ -17,6 +17,7 @@ from typing import Any
 
 import strategies.support
 from benchmarks.harness import servers
+from benchmarks.harness.book_columns import IN_DASK
 from strategies.interface import Accounts, Capabilities, Resource
 
 _SHARED = f"{strategies.support.__name__}."
@@ -83,7 +84,7 @@ def shared_by(path: Path) -> list[Path]:
 def context_fields(claims: Capabilities) -> dict[str, str]:
     """The fields of a `Context` that a caller must fill, with what is written there."""
     fields = {}
-    if Resource.DASK in claims.needs:
+    if claims.needs & IN_DASK:
         fields["client"] = "Client(scheduler)"
     if Resource.DIRECTORY in claims.needs:
         fields["directory"] = "directory"

@@ -14,7 +14,7 @@ from benchmarks.harness.deployment import Deployed
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.intervals import Estimate, median
 from benchmarks.harness.records import RunError
-from strategies.interface import Caller, load
+from strategies.interface import AccountError, Caller, load
 
 FILE = "complexity.json"
 """Below results/."""
@@ -82,13 +82,19 @@ def measured(
     """Of these strategies and variants, `repeats` trials of each, by turns. `told` hears what goes on."""
     found: dict[tuple[str, str], Complexity] = {}
     trials: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+    unknown: dict[tuple[str, str], str] = {}
     with Environment() as environment:
         decided = {row: cells.decide(_cell(*row), environment) for row in rows}
         ready = [row for row, decision in decided.items() if decision.status is Status.OK]
         for row in ready:
             told(f"{':'.join(row)}: memory of {ACCOUNTS:,} accounts")
-            footprint = measure.footprint(_cell(*row), environment, ACCOUNTS)
-            trials[row] = {name: [] for name in _OF_TRIALS} | {"bytes_per_account": [footprint.bytes_per_account]}
+            trials[row] = {name: [] for name in (*_OF_TRIALS, "bytes_per_account")}
+            try:
+                footprint = measure.footprint(_cell(*row), environment, ACCOUNTS)
+            except AccountError as error:
+                unknown[row] = f"its memory is not known: {error}"
+            else:
+                trials[row]["bytes_per_account"].append(footprint.bytes_per_account)
     reasons: dict[tuple[str, str], str] = {}
     for repeat in range(repeats):
         for row in ready:
@@ -112,7 +118,7 @@ def measured(
             durability=claims.durability,
             needs=tuple(sorted(claims.needs)),
             status=Status.FAILED if failed else decision.status,
-            reason=failed or decision.reason,
+            reason=failed or decision.reason or unknown.get(row),
             code=asdict(code_size.of_strategy(kind, row[1])),
             installed_mb=installed.megabytes(claims) if row in ready else None,
             trials={} if failed else trials.get(row, {}),
