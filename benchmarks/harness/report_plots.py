@@ -60,7 +60,7 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = OPS) -> 
             for order, caller in enumerate(callers):
                 cell = cells.get((strategy, variant, workload, caller), ())
                 at = place + 0.4 - height * (order + 0.5)
-                found = spread(cell, metric)
+                found = _figure(cell, metric)
                 words.append(f"{strategy}:{variant} from a {caller}: {entry(cell, metric)}")
                 if found is None or found.value <= 0:  # no place on a logarithmic axis
                     where = axes.get_yaxis_transform()
@@ -68,17 +68,20 @@ def plot_speed(trials: Sequence[Trial], workload: str, metric: Metric = OPS) -> 
                     continue
                 low, high = _ends(found)
                 ends += [low, high]
+                trusted = all(trial.trusted for trial in cell)
                 axes.barh(
                     at,
                     found.value,
                     height * 0.92,
+                    alpha=1 if trusted else 0.45,
                     color=COLOURS.get(durability, OTHER_COLOUR),
                     hatch="" if caller == Caller.DRIVER else "///",
                     edgecolor="white",
                     xerr=[[found.value - low], [high - found.value]],
                     error_kw={"lw": 0.8},
                 )
-                axes.text(high * 1.05, at, metric.write(found.value), va="center", fontsize=7.5)
+                value = metric.write(found.value) + ("" if trusted else "* (distrusted)")
+                axes.text(high * 1.05, at, value, va="center", fontsize=7.5)
         axes.set_yticks(range(len(rows)), names, fontsize=8)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xscale("log")
@@ -114,15 +117,16 @@ def percentiles(trials: Sequence[Trial], workload: str, caller: str) -> Plot | N
         points = [
             (place, found.value / 1e3)
             for name, place in _PERCENTILES.items()
-            if (found := spread(cell, Metric(name, lambda trial, name=name: getattr(trial, name), microseconds)))  # type: ignore[misc]
+            if (found := _figure(cell, Metric(name, lambda trial, name=name: getattr(trial, name), microseconds)))  # type: ignore[misc]
         ]
         if not points:
             absent.append(f"{row}: {entry(cell, OPS) if _unmeasured(cell) else 'too few operations'}")
             continue
-        slowest = spread(cell, Metric("max", lambda trial: trial.latency_us_max, microseconds))
-        operations = spread(cell, Metric("operations", lambda trial: trial.operations, count))
+        slowest = _figure(cell, Metric("max", lambda trial: trial.latency_us_max, microseconds))
+        operations = _figure(cell, Metric("operations", lambda trial: trial.operations, count))
         last = (operations.value, slowest.value / 1e3) if slowest and operations else None
-        lines.setdefault(durability, []).append((row, points, last))
+        shown = drawing.label(row) + ("" if all(trial.trusted for trial in cell) else ", distrusted")
+        lines.setdefault(durability, []).append((shown, points, last))
         words.append(f"{row} " + ", ".join(f"p{100 - 100 / place:g} {ms:.3g} ms" for place, ms in points))
     if not lines:
         return None
@@ -132,7 +136,7 @@ def percentiles(trials: Sequence[Trial], workload: str, caller: str) -> Plot | N
             for place, (row, points, last) in enumerate(lines[durability]):
                 style = {"color": f"C{place % 10}", "lw": 1.1, "ls": _LINES[place // 10 % len(_LINES)]}
                 marker = MARKERS[place % len(MARKERS)]
-                axes.plot(*zip(*points, strict=True), marker=marker, ms=3.5, label=drawing.label(row), **style)
+                axes.plot(*zip(*points, strict=True), marker=marker, ms=3.5, label=row, **style)
                 if last is not None:
                     axes.plot(*zip(points[-1], last, strict=True), **{**style, "lw": 0.5})
                     axes.plot(*last, marker=marker, ms=4.5, color=style["color"], mfc="white")
@@ -165,7 +169,7 @@ def front(trials: Sequence[Trial], workload: str, caller: str) -> Plot | None:
     p99 = Metric("p99", lambda trial: trial.latency_us_p99, microseconds)
     for strategy, variant, durability in rows_of(trials):
         cell = cells.get((strategy, variant, workload, caller), ())
-        row, found, late = f"{strategy}:{variant}", spread(cell, OPS), spread(cell, p99)
+        row, found, late = f"{strategy}:{variant}", _figure(cell, OPS), _figure(cell, p99)
         if found is None or late is None or found.value <= 0:
             absent.append(f"{row}: {entry(cell, OPS) if _unmeasured(cell) else 'too few operations for a p99'}")
             continue
@@ -279,6 +283,11 @@ def _kind(cells: Any) -> str:
 
 def _unmeasured(cell: Sequence[Trial]) -> bool:
     return not cell or any(trial.status != Status.OK for trial in cell)
+
+
+def _figure(cell: Sequence[Trial], metric: Metric) -> Estimate | None:
+    """None, too, where a repeat failed: those that went well would hide it."""
+    return None if _unmeasured(cell) else spread(cell, metric)
 
 
 def _not_drawn(absent: Sequence[str]) -> list[str]:

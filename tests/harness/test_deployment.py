@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,8 +13,10 @@ import pytest
 
 from benchmarks.harness import deployment, installed, servers
 from benchmarks.harness.book_columns import Column, column_of
+from benchmarks.harness.complexity import Complexity
 from benchmarks.harness.deployment import DeploymentFailed
 from strategies.interface import Capabilities, Resource, load, names
+from tests.harness.commands import ROOT
 
 LOCAL = [name for name in names() if column_of(load(name).capabilities.needs) is Column.LOCAL]
 BY_SERVER = [
@@ -75,3 +80,14 @@ def test_a_server_and_its_client_are_installed(resource: Resource) -> None:
     if kind.missing():
         pytest.skip(str(kind.missing()))
     assert installed.megabytes(Capabilities(needs=frozenset({resource}))) > 0.5
+
+
+def test_the_command_says_where_its_figures_come_from() -> None:
+    command = [sys.executable, "-m", "benchmarks", "complexity", "--strategy", LOCAL[0], "--repeats", "1", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    found = json.loads(done.stdout)
+    assert {"commit", "machine", "versions", "command"} <= set(found)
+    assert found["command"] == f"python -m benchmarks complexity --strategy {LOCAL[0]} --repeats 1"
+    rows = [Complexity.of_record(row) for row in found["complexity"]]
+    assert [row.strategy for row in rows] == [LOCAL[0]] * len(load(LOCAL[0]).capabilities.variants)
+    assert all(row.figure("first_ack_s") and row.figure("bytes_per_account") for row in rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import report, report_explorer
+from benchmarks.harness import curves, report, report_explorer
 from benchmarks.harness.cells import Status
 from benchmarks.harness.history import NEVER_NS, UNKNOWN
 from benchmarks.harness.history_files import HistoryFile, save
@@ -284,6 +284,28 @@ def test_figures_of_any_range_can_be_drawn(values: tuple[float, float], tmp_path
     failed = unmeasured(Status.FAILED, "oh", strategy="own_accounts.TellsItsUrl")
     _, html = written(run_folder(tmp_path, *trials, failed))
     assert "<svg" in html
+
+
+def test_what_failed_or_is_distrusted_is_not_drawn_as_if_it_were_sound(tmp_path: Path) -> None:
+    doubtful = trial(strategy="doubtful", ops_per_s=77.0, trusted=False, distrust="the clock jumped")
+    half_failed = [trial(strategy="half"), unmeasured(Status.FAILED, "oh", strategy="half", repeat=1)]
+    _, html = written(run_folder(tmp_path, trial(strategy="sound"), doubtful, *half_failed))
+    figures = re.findall(r"<figcaption>.*?</figcaption>|<desc>.*?</desc>|<text.*?</text>", html, re.DOTALL)
+    text = " ".join(Page(each).text for each in figures)
+    assert "77* (distrusted)" in text
+    assert "half:default from a driver: failed" in text
+    assert "Not drawn: half:default: failed" in text
+
+
+def test_the_knee_is_where_throughput_over_the_p99_is_greatest() -> None:
+    """Of rates that are trusted, and of enough of them."""
+    points = {1000.0: 1000.0, 2000.0: 1100.0, 4000.0: 1500.0, 8000.0: 90_000.0, 9000.0: 1.0}
+    trials = [
+        trial(arrivals="poisson", offered_per_s=rate, ops_per_s=rate, latency_us_p99=us, trusted=rate < 9000)
+        for rate, us in points.items()
+    ]
+    assert curves.knee(trials) == (4000.0, 1.5)
+    assert curves.knee(trials[:3]) is None
 
 
 # -- at the edges ----------------------------------------------------------------------------------
