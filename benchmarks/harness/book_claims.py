@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.harness.book_columns import Column, column_of
 from benchmarks.harness.failure_figures import FaultFigures
 from benchmarks.harness.failure_outcomes import outcome_of, share
 from benchmarks.harness.failure_tables import FailureTable
 from benchmarks.harness.generator import Retry
 from benchmarks.harness.table_text import NO_FIGURE, by_durability
-from strategies.interface import Caller, Fault, Resource
+from strategies.interface import Caller, Fault
 
 SOURCE = (
     "[chapter 7](https://github.com/scalingpythonml/scaling-python-with-dask/blob/main/ch07.asciidoc) of *Scaling "
@@ -42,8 +43,8 @@ class _Claim:
     """One of the book's, and the cells that can tell."""
 
     says: str
-    needs: frozenset[Resource]
-    """Of the strategies that it is about: exactly these."""
+    column: Column
+    """Of the strategies that it is about."""
     faults: tuple[Fault, ...]
     caller: Caller | None
     retry: Retry
@@ -71,13 +72,12 @@ def _nothing(cells: Sequence[FaultFigures]) -> str:
     return ""
 
 
-_ACTORS, _STORE, _DRIVER = frozenset({Resource.DASK}), frozenset({Resource.REDIS}), frozenset[Resource]()
 _AGAIN = (Fault.TASK_RETRY, Fault.CALLING_TASK_KILL)
 
 _CLAIMS = (
     _Claim(
         says="Dask actors are “not resilient”: what was in one is lost with its process",
-        needs=_ACTORS,
+        column=Column.ACTORS,
         faults=(Fault.WORKER_KILL,),
         caller=None,
         retry=Retry.OP_ID,
@@ -87,7 +87,7 @@ _CLAIMS = (
     ),
     _Claim(
         says="The loss of any worker with an actor is “catastrophic”; there is no recovery",
-        needs=_ACTORS,
+        column=Column.ACTORS,
         faults=(Fault.WORKER_KILL,),
         caller=None,
         retry=Retry.OP_ID,
@@ -97,7 +97,7 @@ _CLAIMS = (
     ),
     _Claim(
         says="Dask may run a task again that failed; its calls on actors are then “duplicated”",
-        needs=_ACTORS,
+        column=Column.ACTORS,
         faults=_AGAIN,
         caller=Caller.TASK,
         retry=Retry.NAIVE,
@@ -108,7 +108,7 @@ _CLAIMS = (
     ),
     _Claim(
         says="State in the driver: its loss is “already catastrophic”",
-        needs=_DRIVER,
+        column=Column.LOCAL,
         faults=(Fault.DRIVER_KILL,),
         caller=Caller.DRIVER,
         retry=Retry.OP_ID,
@@ -118,7 +118,7 @@ _CLAIMS = (
     ),
     _Claim(
         says="State outside: the loss of the whole cluster “can be recovered from”",
-        needs=_STORE,
+        column=Column.EXTERNAL,
         faults=(Fault.WORKER_KILL, Fault.SCHEDULER_KILL, Fault.CLIENT_RESTART),
         caller=None,
         retry=Retry.OP_ID,
@@ -128,7 +128,7 @@ _CLAIMS = (
     ),
     _Claim(
         says="State outside: “extra logic” is needed against duplicate execution",
-        needs=_STORE,
+        column=Column.EXTERNAL,
         faults=_AGAIN,
         caller=Caller.TASK,
         retry=Retry.NAIVE,
@@ -182,7 +182,7 @@ def _cells(table: FailureTable, claim: _Claim, retry: Retry) -> list[FaultFigure
         and cell.retry == retry
         and cell.caller == (claim.caller or cell.caller)
         and cell.row in table.claims
-        and frozenset(table.claims[cell.row]["needs"]) == claim.needs
+        and column_of(table.claims[cell.row]["needs"]) is claim.column
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,8 @@ from benchmarks.harness import (
     advice_text,
     baselines,
     compare,
+    complexity,
+    complexity_table,
     evidence,
     export,
     judging,
@@ -53,6 +56,7 @@ from benchmarks.harness.progress import Progress, expected_total_text
 from benchmarks.harness.records import Run, Trial, git_commit, machine, read_all, versions
 from benchmarks.harness.runs import finish, interruptible, measure_run, measured, resumed, run_json, warn
 from benchmarks.harness.scoreboard import COLUMNS
+from benchmarks.harness.table_text import markdown
 from benchmarks.harness.workloads import UNIT_DEPOSITS
 from strategies.interface import Caller, Fault, load, names
 
@@ -447,6 +451,29 @@ def selftest(
     raise typer.Exit(options.DONE if all(row.holds for row in rows) else options.FAILED)
 
 
+@app.command(name="complexity")
+def measure_complexity(
+    strategy: options.Strategies = None,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Trials of each deployment.")] = complexity.REPEATS,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure what each strategy costs before it is fast or slow: code, what must be deployed, memory."""
+    with plain_errors():
+        rows = [row for name in checked(strategy or names(), rows_of) for row in rows_of(name)]
+        found = complexity.measured(rows, repeats, lambda words: console.print(words, markup=False, highlight=False))
+    if as_json:
+        about = _surroundings(None) | {"command": _complexity_command(strategy, repeats)}
+        print(json.dumps(about | {"complexity": [asdict(row) for row in found]}, indent=1, allow_nan=False))
+    else:
+        print("\n".join(markdown(complexity_table.table(found))))
+    raise typer.Exit(options.FAILED if any(row.status == Status.FAILED for row in found) else options.DONE)
+
+
+def _complexity_command(strategy: list[str] | None, repeats: int) -> str:
+    chosen = [f"--strategy {shlex.quote(each)}" for each in strategy or ()]
+    return " ".join(["python -m benchmarks complexity", *chosen, f"--repeats {repeats}"])
+
+
 # -- what commands share -----------------------------------------------------------------------------
 
 
@@ -534,5 +561,5 @@ def _numbers(over: str, values: str | None) -> list[float] | None:
     return list(dict.fromkeys(numbers))
 
 
-def _surroundings(seed: int) -> dict[str, Any]:
+def _surroundings(seed: int | None) -> dict[str, Any]:
     return {"commit": git_commit(), "seed": seed, "machine": machine(), "versions": versions()}

@@ -87,8 +87,15 @@ def _matrix(cells: Sequence[FaultFigures], way: tuple[str, str] | None) -> list[
     """With whichever there are fewer of, strategies or faults, as columns."""
     rows = _rows(cells)
     faults = present(cell.fault for cell in cells)
+    groups: dict[tuple[str, str], list[FaultFigures]] = {}
+    for cell in cells:
+        groups.setdefault((cell.row, cell.fault), []).append(cell)
     table = [
-        [outcome_of(cells, f"{strategy}:{variant}", fault, way) for fault in faults] for strategy, variant, _ in rows
+        [
+            outcome_of(groups.get((f"{strategy}:{variant}", fault), ()), f"{strategy}:{variant}", fault, way)
+            for fault in faults
+        ]
+        for strategy, variant, _ in rows
     ]
     names = [f"{strategy}:{variant} ({durability})" for strategy, variant, durability in rows]
     if len(faults) <= len(rows):

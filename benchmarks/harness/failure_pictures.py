@@ -8,12 +8,16 @@ from pathlib import Path
 
 from benchmarks.harness import history_files, judging, pictures, timeline
 from benchmarks.harness.failure_outcomes import RETRIES
+from benchmarks.harness.generator import Retry
 from benchmarks.harness.history_files import HistoryFileError
 from benchmarks.harness.records import HISTORIES, Trial
 from benchmarks.harness.table_text import by_durability
 
 VIOLATIONS_SHOWN = 24
 """Examples on one page, of a few kilobytes each; every other trial's are shown by `check`."""
+
+PANELS_SHOWN = 120
+"""Timelines on one page: each is drawn in a tenth of a second, and takes some ten kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,11 @@ def timelines(folder: Path, trials: Sequence[Trial]) -> Pictures:
     for cell in _cells(trials):
         first = cell[0]
         groups.setdefault((str(first.fault), first.caller, first.retry or "none"), []).append(cell)
-    found, notes, absent = [], [], 0
-    for (fault, caller, retry), cells in sorted(groups.items()):
+    found, notes, absent, drawn, more = [], [], 0, 0, 0
+    for (fault, caller, retry), cells in sorted(groups.items(), key=_most_told):
+        if drawn >= PANELS_SHOWN:
+            more += 1
+            continue
         panels = []
         for cell in cells:
             kept = [trial for trial in cell if (path := _path(folder, trial)) is not None and path.is_file()]
@@ -56,15 +63,25 @@ def timelines(folder: Path, trials: Sequence[Trial]) -> Pictures:
                 panels.append(_panel(folder, chosen, len(cell)))
             except (HistoryFileError, ValueError) as error:
                 notes.append(str(error))
+        drawn += len(panels)
         if panels:
             title = f"{fault}, called from a {caller}, {RETRIES.get(retry, retry)}"
             found.append(Picture(title, timeline.picture(panels, title)))
+    found.sort(key=lambda picture: picture.title)
+    if more:
+        notes.append(f"Of {more} more ways in which a fault was met, none is drawn here: `check` shows each history.")
     if absent:
         notes.append(
             f"Cells that have no history in {HISTORIES}/ ({absent}) are not drawn: these files stay on the machine "
             "that measured. To measure a trial again: python -m benchmarks replay RUN LINE."
         )
     return Pictures(found, notes)
+
+
+def _most_told(group: tuple[tuple[str, str, str], object]) -> tuple[object, ...]:
+    """Calls that are sent again with op ids first: what is left then is the store's doing. Then by name."""
+    fault, caller, retry = group[0]
+    return retry != Retry.OP_ID, caller, fault, retry
 
 
 def violations(folder: Path, trials: Sequence[Trial]) -> Pictures:

@@ -188,6 +188,11 @@ class Server(ABC):
         """Of all of its processes."""
         return [self.pid]
 
+    @property
+    def command(self) -> Sequence[str]:
+        """What it was started with."""
+        return self._command(self._port)
+
     def start(self) -> None:
         """Start, on the port and the data of an earlier start if there was one, and wait until it answers.
 

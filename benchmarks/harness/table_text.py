@@ -71,9 +71,14 @@ def present(values: Iterable[str | None]) -> list[str]:
     return sorted({value for value in values if value is not None})
 
 
+def durability_place(durability: str) -> int:
+    """Of a class in tables: from the weakest on, unknown ones last."""
+    return _DURABILITY_ORDER.get(durability, len(_DURABILITY_ORDER))
+
+
 def by_durability(row: tuple[str, str, str]) -> tuple[int, tuple[str, str, str]]:
     """The place of (strategy, variant, durability) in a table: results are compared within one class."""
-    return _DURABILITY_ORDER.get(row[2], len(_DURABILITY_ORDER)), row
+    return durability_place(row[2]), row
 
 
 def markdown(table: Sequence[Sequence[str]]) -> list[str]:

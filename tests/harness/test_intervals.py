@@ -165,3 +165,18 @@ def test_what_has_no_ratio_is_refused(ratio: Ratio, after: list[float], before: 
 def test_pairs_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match="not 3 and 2"):
         ratio_paired([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("trials", [2, 3, 6, 7, 20, 41])
+def test_the_interval_of_a_median_is_that_of_scipys_bootstrap(trials: int) -> None:
+    sample = np.sort(np.random.default_rng(trials).lognormal(size=trials))
+    found = median(sample.tolist(), seed=3)
+    expected = stats.bootstrap(
+        (sample,), np.median, n_resamples=4999, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= expected.low  # widened to the exact interval where trials are many enough
+    assert found.high >= expected.high
+    if trials < 6:
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
