@@ -10,6 +10,10 @@ import pytest
 from benchmarks.harness.environment import Environment
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--everywhere", action="store_true", help="call every variant from tasks too, not only the first")
+
+
 @pytest.fixture(scope="session")
 def environment() -> Iterator[Environment]:
     """A Dask cluster of four worker processes and a Redis server per durability class, each raised when first used."""

@@ -9,14 +9,14 @@ import pytest
 from benchmarks.harness.environment import Environment
 from strategies.interface import Accounts, Caller, Capabilities
 from tests.contract.callers import InTasks
-from tests.contract.rows import PLACES, ROWS, Place, Row
+from tests.contract.rows import PLACES, Place, Row, rows
 
 Opener = Callable[[], Accounts]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" in metafunc.fixturenames:
-        metafunc.parametrize("row", ROWS, ids=str)
+        metafunc.parametrize("row", rows(everywhere=metafunc.config.getoption("everywhere")), ids=str)
     elif "place" in metafunc.fixturenames:
         metafunc.parametrize("place", PLACES, ids=str)
 

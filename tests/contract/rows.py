@@ -1,4 +1,8 @@
-"""What the contract suite is run on: every strategy, in every variant, from every place it claims calls from."""
+"""What the contract suite is run on: every strategy, in every variant, and from every place it claims calls from.
+
+Variants are settings, and what calls from tasks add to them is the way there: unless told, tasks call the first variant
+of each strategy. All of it, `--everywhere`, takes a quarter longer.
+"""
 
 from __future__ import annotations
 
@@ -49,4 +53,13 @@ class Row:
 
 
 PLACES = [Place(strategy, variant) for strategy in names() for variant in load(strategy).capabilities.variants]
-ROWS = [Row(place, caller) for place in PLACES for caller in Caller if caller in place.claims.callers]
+
+
+def rows(*, everywhere: bool) -> list[Row]:
+    """Of all places, from the first caller that each claims, or from all of them."""
+    return [
+        Row(place, caller)
+        for place in PLACES
+        for number, caller in enumerate(each for each in Caller if each in place.claims.callers)
+        if everywhere or not number or place.variant == place.kind.capabilities.variants[0]
+    ]

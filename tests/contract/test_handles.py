@@ -29,7 +29,7 @@ from strategies.interface import (
 )
 from tests.contract.callers import InTasks, call, kinds, outcomes
 from tests.contract.conftest import Opener, skip_if_missing
-from tests.contract.rows import PLACES, ROWS, Place, Row
+from tests.contract.rows import PLACES, Place, Row, rows
 
 FIELD_OF = {Resource.DASK: "client", Resource.SCHEDULER: "client", Resource.DIRECTORY: "directory"} | {
     resource: kind.url_field for resource, kind in servers.kinds().items()
@@ -58,7 +58,11 @@ def test_every_strategy_is_covered() -> None:
         for variant in variants:
             callers = load(name).claims(variant).callers
             assert callers, "a strategy that nobody may call is not covered by anything"
-            assert {row.caller for row in ROWS if row.place == Place(name, variant)} == callers
+            own = [row.caller for row in rows(everywhere=True) if row.place == Place(name, variant)]
+            assert sorted(own) == sorted(callers)
+        usual = [row for row in rows(everywhere=False) if row.place.strategy == name]
+        assert {row.place.variant for row in usual} == set(variants)
+        assert {row.caller for row in usual} == load(name).capabilities.callers
 
 
 def test_claims_are_a_capabilities_object_that_names_the_variants(place: Place) -> None:
