@@ -98,6 +98,7 @@ class Server(ABC):
         self._directory = self._scratch.enter_context(scratch.directory(self.resource))
         self._data = self._directory / "data"
         self._data.mkdir()
+        self._started_by: Sequence[str] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._user: tuple[int, int] | None = None
@@ -190,8 +191,8 @@ class Server(ABC):
 
     @property
     def command(self) -> Sequence[str]:
-        """What it was started with."""
-        return self._command(self._port)
+        """What it was started by; of several processes, the latest."""
+        return self._started_by
 
     def start(self) -> None:
         """Start, on the port and the data of an earlier start if there was one, and wait until it answers.
@@ -281,13 +282,14 @@ class Server(ABC):
             self.watch = None
 
     def _spawn(self, port: int, handover: int | None = None) -> subprocess.Popen[bytes]:
+        self._started_by = self._command(port)
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [
                     *launch.command(
                         namespace=str(self._namespace) if self._namespace else None, handover=handover, user=self._user
                     ),
-                    *self._command(port),
+                    *self._started_by,
                 ],
                 pass_fds=() if handover is None else (handover,),
                 stdin=subprocess.DEVNULL,

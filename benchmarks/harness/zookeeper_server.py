@@ -177,6 +177,10 @@ class ZookeeperServer(_Node):
         return self._struck.directory
 
     @property
+    def command(self) -> Sequence[str]:
+        return self._struck.command
+
+    @property
     def runs(self) -> bool:
         """Whether all do."""
         return bool(self._members) and all(member.runs for member in self._members)
