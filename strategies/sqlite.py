@@ -24,11 +24,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from strategies.interface import (
     CALLER_FAULTS,
     CLUSTER_FAULTS,
+    MAX_MONEY,
     Answer,
     Caller,
     Capabilities,
@@ -47,9 +48,9 @@ from strategies.interface import (
 from strategies.support.fates import NotAnswered, NotSent
 from strategies.support.ledger import epoch_now
 from strategies.support.transaction import Transaction
-from strategies.support.transactional import TransactionalAccounts
-from strategies.support.validation import check_account
-from strategies.support.wire import Batch
+from strategies.support.transactional import TransactionalAccounts, fate
+from strategies.support.validation import check_account, whole_amount
+from strategies.support.wire import DEPOSIT, FUNCTIONS, WITHDRAW, Batch
 
 _SYNCHRONOUS = {"normal": "NORMAL", "full": "FULL"}
 
@@ -62,6 +63,10 @@ _SCHEMA = (
     "(session TEXT, slot INTEGER, record BLOB NOT NULL, PRIMARY KEY (session, slot)) WITHOUT ROWID",
 )
 
+_ADD = (
+    "UPDATE accounts SET seq = seq + 1, balance = balance + ?2 "
+    f"WHERE account = ?1 AND balance + ?2 BETWEEN 0 AND {MAX_MONEY} RETURNING seq, balance"
+)
 _FIND_ACCOUNT = "SELECT account, seq, balance FROM accounts WHERE account = ?"
 _FIND_SESSION = "SELECT session, highest FROM sessions WHERE session = ?"
 _FIND_SLOT = "SELECT session, slot, record FROM slots WHERE session = ? AND slot = ?"
@@ -132,8 +137,10 @@ class Sqlite(TransactionalAccounts):
     def balance(self, account: str) -> Receipt:
         check_account(account)
         self._check_open()
-        with self._reading("balance") as connection:
-            found = connection.execute(_FIND_ACCOUNT, (account,)).fetchone()
+        try:
+            found = self._database.read(_FIND_ACCOUNT, (account,))
+        except (NotSent, sqlite3.Error) as error:
+            raise fate("balance", error, changes=False) from error
         if found is None:
             raise UnknownAccount(f"no account {account!r} was opened here; call open_account first")
         _, seq, balance = found
@@ -141,21 +148,33 @@ class Sqlite(TransactionalAccounts):
 
     def snapshot(self) -> dict[str, Receipt]:
         self._check_open()
-        with self._reading("snapshot") as connection:  # one statement, so one moment
-            rows = connection.execute("SELECT account, seq, balance FROM accounts")
-            return {account: Receipt(seq, balance, self._epoch) for account, seq, balance in rows}
+        try:
+            with self._database.connection() as connection:  # one statement, so one moment
+                rows = connection.execute("SELECT account, seq, balance FROM accounts")
+                return {account: Receipt(seq, balance, self._epoch) for account, seq, balance in rows}
+        except (NotSent, sqlite3.Error) as error:
+            raise fate("snapshot", error, changes=False) from error
 
     def close(self) -> None:
         super().close()
         self._database.close()
 
-    @contextmanager
-    def _reading(self, what: str) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._database.connection() as connection:
-                yield connection
-        except (NotSent, sqlite3.Error) as error:
-            raise Unavailable(f"{what} could not be read: {error}; send it again") from error
+    def _change(self, code: int, accounts: tuple[str, ...], amount: int, op_id: tuple[str, int] | None) -> Any:
+        """With nothing to remember, a deposit is one statement; what it refuses, the ledger says why."""
+        if op_id is None and code in (DEPOSIT, WITHDRAW):
+            check_account(accounts[0])
+            amount = whole_amount(amount)
+            self._check_open()
+            if 1 <= amount <= MAX_MONEY:
+                added = amount if code == DEPOSIT else -amount
+                try:
+                    found = self._database.change(_ADD, (accounts[0], added), time.monotonic() + self._timeout_s)
+                except (NotSent, NotAnswered) as error:
+                    raise fate(FUNCTIONS[code], error, changes=True) from error
+                if found is not None:
+                    seq, balance = found
+                    return Receipt(seq, balance, self._epoch)
+        return super()._change(code, accounts, amount, op_id)
 
     def _transact(self, batch: Batch, deadline: float) -> list[Answer]:
         work = Transaction(batch, self._epoch)
@@ -191,24 +210,51 @@ class _Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._turn = threading.Lock()
 
+    def read(self, statement: str, values: tuple[object, ...]) -> Any:
+        """The first row that a statement finds, or None."""
+        connection = self._taken()
+        try:
+            found = connection.execute(statement, values).fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        self._returned(connection)
+        return found
+
+    def change(self, statement: str, values: tuple[object, ...], deadline: float) -> Any:
+        """The row of a statement that is a transaction by itself, or None; it changes one row or none.
+
+        Raises:
+            NotSent: it had no effect.
+            NotAnswered: the commit failed, and what is in the log will tell.
+        """
+        connection = self._taken()
+        try:
+            self._take_turn(deadline)
+            try:
+                found = _execute_in_time(connection, statement, deadline, values)
+                try:
+                    row = found.fetchone()  # it steps on behind the last row, and there SQLite commits
+                except sqlite3.Error as error:
+                    raise NotAnswered(f"the commit failed: {error}") from error
+            finally:
+                self._turn.release()
+        except BaseException:
+            connection.close()
+            raise
+        self._returned(connection)
+        return row
+
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
         """A connection for one call."""
-        if self._process != os.getpid():  # SQLite's connections and locks must not cross a fork
-            self._begin()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connected()
+        connection = self._taken()
         try:
             yield connection
         except BaseException:
             connection.close()
             raise
-        if len(self._idle) < _MAX_IDLE:
-            self._idle.append(connection)
-        else:
-            connection.close()
+        self._returned(connection)
 
     @contextmanager
     def writing(self, deadline: float) -> Iterator[sqlite3.Connection]:
@@ -219,8 +265,7 @@ class _Database:
             NotAnswered: the commit failed, and what is in the log will tell.
         """
         with self.connection() as connection:
-            if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                raise NotSent("other threads wrote for too long")
+            self._take_turn(deadline)
             try:
                 _execute_in_time(connection, "BEGIN IMMEDIATE", deadline)
                 try:
@@ -238,6 +283,24 @@ class _Database:
         """Close idle connections; those in use close when their call ends."""
         while self._idle:
             self._idle.pop().close()
+
+    def _taken(self) -> sqlite3.Connection:
+        if self._process != os.getpid():  # SQLite's connections and locks must not cross a fork
+            self._begin()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connected()
+
+    def _returned(self, connection: sqlite3.Connection) -> None:
+        if len(self._idle) < _MAX_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _take_turn(self, deadline: float) -> None:
+        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise NotSent("other threads wrote for too long")
 
     def _connected(self) -> sqlite3.Connection:
         connection = _connection(self._path, "rw")
@@ -267,15 +330,16 @@ def _connection(path: Path, mode: str) -> sqlite3.Connection:
         raise NotSent(f"{path} cannot be opened: {error}") from error
 
 
-def _execute_in_time(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
+def _execute_in_time(
+    connection: sqlite3.Connection, statement: str, deadline: float, values: tuple[object, ...] = ()
+) -> sqlite3.Cursor:
     """Try again while another process writes."""
     wait_s = _FIRST_WAIT_S
     while True:
         try:
-            connection.execute(statement)
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() + wait_s > deadline:
+            return connection.execute(statement, values)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUSY or time.monotonic() + wait_s > deadline:
                 raise NotSent(str(error)) from error
         time.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
