@@ -66,6 +66,15 @@ bench: install ## measure every cell briefly and write a report under results/ru
 bench-all: install-all ## the same with every backend: PostgreSQL, ZooKeeper, Ray and Pekko too
 	$(BIN)/python -m benchmarks run --quick
 
+.PHONY: report
+report: install ## open the newest run's report in a browser
+	@run=$$(ls -d results/runs/*/ | sort | tail -n 1) && $(BIN)/python -m benchmarks report "$$run" && \
+	$(BIN)/python -m webbrowser "file://$(CURDIR)/$${run}report.html"
+
+.PHONY: reference
+reference: install-all ## measure the complete matrix anew, and write README, docs and plots from it: two hours
+	$(BIN)/python -m benchmarks.harness.reference
+
 .PHONY: failures
 failures: install ## break every strategy in every way that reaches it: many hours; REPEATS=1 for a look
 	$(BIN)/python -m benchmarks failures $(if $(REPEATS),--repeats $(REPEATS))
@@ -77,7 +86,7 @@ failure-table: install ## publish the failure table of RUNS='results/runs/A ...'
 
 .PHONY: test
 test: install ## run the tests and the notebooks
-	$(BIN)/python -m pytest --benchmark-disable --numprocesses $(TEST_PROCESSES) -m 'not alone' tests \
+	$(BIN)/python -m pytest --benchmark-disable --numprocesses $(TEST_PROCESSES) --dist worksteal -m 'not alone' tests \
 	|| { echo 'What failed is run once more, beside nothing: deadlines pass on a machine that is too busy.'; \
 	$(BIN)/python -m pytest --benchmark-disable --last-failed --last-failed-no-failures none -m 'not alone' tests; }
 	$(BIN)/python -m pytest --benchmark-disable -m alone tests

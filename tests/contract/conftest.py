@@ -16,7 +16,9 @@ Opener = Callable[[], Accounts]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" in metafunc.fixturenames:
-        metafunc.parametrize("row", rows(everywhere=metafunc.config.getoption("everywhere")), ids=str)
+        alike = metafunc.definition.get_closest_marker("alike") is not None
+        chosen = rows(everywhere=metafunc.config.getoption("everywhere"), alike=alike)
+        metafunc.parametrize("row", chosen, ids=str)
     elif "place" in metafunc.fixturenames:
         metafunc.parametrize("place", PLACES, ids=str)
 

@@ -336,6 +336,7 @@ def test_a_batch_over_the_limit(accounts: Accounts) -> None:
     assert accounts.snapshot() == before
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("wrong", "error"), [
     ({"amount": 1.0}, TypeError), ({"amount": True}, TypeError), ({"amount": None}, TypeError),
     ({"account": None}, TypeError), ({"account": b"a"}, TypeError), ({"account": ["a"]}, TypeError),

@@ -181,17 +181,20 @@ def test_a_transfer_cannot_take_its_target_past_the_largest(accounts: Accounts, 
     assert accounts.snapshot() == before
 
 
+@pytest.mark.alike
 def test_amounts_of_the_wrong_type(funded: Accounts) -> None:
     refused(funded, TypeError, [each for amount in NOT_AMOUNTS for each in changes_with(amount=amount)])
     refused(funded, TypeError, [each for amount in (1.0, True) for each in changes_with(amount=amount, op_id=("s", 1))])
 
 
+@pytest.mark.alike
 def test_accounts_of_the_wrong_type(funded: Accounts) -> None:
     refused(funded, TypeError, [each for name in NOT_NAMES for each in changes_with(account=name)])
     refused(funded, TypeError, [call("balance", name) for name in NOT_NAMES])
     refused(funded, TypeError, [call("transfer", "a", name, 1) for name in NOT_NAMES])
 
 
+@pytest.mark.alike
 def test_ids_that_cannot_name_an_account(funded: Accounts) -> None:
     refused(funded, InvalidAccount, [each for name in BAD_NAMES for each in changes_with(account=name)])
     refused(funded, InvalidAccount, [call("balance", name) for name in BAD_NAMES])
@@ -199,6 +202,7 @@ def test_ids_that_cannot_name_an_account(funded: Accounts) -> None:
     refused(funded, InvalidAccount, [call("transfer", "a", name, 1) for name in BAD_NAMES])
 
 
+@pytest.mark.alike
 def test_op_ids_of_the_wrong_type_or_out_of_range(funded: Accounts) -> None:
     refused(funded, TypeError, [each for op_id in NOT_OP_IDS for each in changes_with(op_id=op_id)])
     refused(funded, ValueError, [each for op_id in BAD_OP_IDS for each in changes_with(op_id=op_id)])

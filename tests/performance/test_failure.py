@@ -38,11 +38,12 @@ def breakable() -> Iterator[Environment]:
         yield raised
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.row}-{cell.fault}-{cell.caller}")
-def test_failure(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, cell: Cell) -> None:
-    if not benchmark.enabled and cell != DISABLED:
-        pytest.skip("measured by: make pytest-benchmark")
-    breakable = request.getfixturevalue("breakable")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cells = [DISABLED] if metafunc.config.getoption("benchmark_disable") else CELLS
+    metafunc.parametrize("cell", cells, ids=lambda cell: f"{cell.row}-{cell.fault}-{cell.caller}")
+
+
+def test_failure(benchmark: BenchmarkFixture, breakable: Environment, cell: Cell) -> None:
     benchmark.group = f"{cell.fault}, called from a {cell.caller}, {cell.claims.durability}"
     trials: list[Trial] = []
 
