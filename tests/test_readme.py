@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
+import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import readme
+from benchmarks.harness import baselines, cli, fault_trials, intervals, readme, statistics, sweeps, workloads
 from benchmarks.harness.records import RunError, read
+from strategies import actor_pool, redis_lua
 from strategies.interface import load, names
+
+DOCS = readme.ROOT / "docs"
 
 
 def drawing(svg: str) -> str:
@@ -29,6 +35,102 @@ def test_so_are_those_of_the_method() -> None:
     run = readme.source_of(text)
     assert readme.generated_method(text, run) == text
     assert drawing(readme.CURVE.read_text()) == drawing(readme.curve_plot(run))
+
+
+def test_so_are_those_of_performance() -> None:
+    text = readme.PERFORMANCE.read_text()
+    assert readme.generated_performance(text) == text
+
+
+def test_so_are_those_of_failures() -> None:
+    text = readme.FAILURES.read_text()
+    assert readme.generated_failures(text, readme.source_of(text)) == text
+    assert readme.source_of(text) == readme.source_of(readme.README.read_text())
+
+
+def test_it_answers_within_two_hundred_and_fifty_lines() -> None:
+    lines = readme.README.read_text().splitlines()
+    assert len(lines) < 250
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings[:4] == [
+        "## The answer",
+        "## Two commands",
+        "## How to read the numbers",
+        "## What the numbers do not say",
+    ]
+
+
+def prose(text: str) -> str:
+    """Without what is generated, commands, code, links' targets, numbers of lists and of decisions."""
+    for pattern in (
+        r"<!-- (\w+): made.*?<!-- end of \1 -->",
+        r"```.*?```",
+        r"`[^`]*`",
+        r"\]\([^)]*\)",
+        r"^\d+\. ",
+        r"\b(ADR |adr/)\d{4}",
+    ):
+        text = re.sub(pattern, "", text, flags=re.DOTALL | re.MULTILINE)
+    return text
+
+
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?", prose(text)))
+
+
+YCSB_A, DEPOSITS = workloads.load("ycsb_a"), workloads.load("unit_deposits")
+SCHEDULE = fault_trials.Schedule()
+PROJECT = tomllib.loads((readme.ROOT / "pyproject.toml").read_text())["project"]
+(JDK,) = re.findall(r"<maven.compiler.release>(\d+)<", (readme.ROOT / "java/pekko/pom.xml").read_text())
+INTERVAL = f"{100 * intervals.CONFIDENCE:g}"
+SETTINGS: Mapping[Path, Collection[str]] = {
+    # The book's chapter, the licence's clauses; the rest is looked up.
+    readme.README: {
+        "7",
+        "3",
+        f"{YCSB_A.zipf_theta:g}",
+        f"{YCSB_A.accounts}",
+        f"{actor_pool.SHARDS}",
+        INTERVAL,
+        PROJECT["requires-python"].removeprefix(">="),
+        JDK,
+    },
+    readme.FAILURES: {
+        f"{DEPOSITS.accounts}",
+        f"{DEPOSITS.amount_max}",
+        f"{1e3 * SCHEDULE.interval_s:g}",
+        f"{SCHEDULE.tail_s:g}",
+        INTERVAL,
+    },
+    readme.METHOD: {
+        f"{100 * statistics._SAMPLES_BEYOND}",
+        f"{inspect.signature(cli.search).parameters['target_p99_ms'].default:g}",
+        f"{sweeps.PROBES}",
+        INTERVAL,
+        f"{100 * intervals.CALLED_CONFIDENCE:g}",
+        f"{100 * intervals.MARGIN:g}",
+        "5",  # what `power_5_percent` is called after
+    },
+    DOCS / "adding_a_strategy.md": {f"{baselines.BY_HAND_MOST:g}"},
+    DOCS / "own_cluster.md": {"1", ".".join(map(str, redis_lua._OLDEST_SERVER))},
+}
+
+
+@pytest.mark.parametrize("page", [readme.README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_every_number_in_prose_is_a_setting_of_the_code(page: Path) -> None:
+    """Figures are generated from records."""
+    assert numbers(page.read_text()) <= set(SETTINGS.get(page, ()))
+
+
+def test_a_number_in_prose_is_noticed() -> None:
+    assert numbers("1. takes 5 ms, or 2,000.5") == {"5", "2,000.5"}
+    assert not numbers("`--seconds 5`\n```sh\nrun 5\n```\n<!-- run: made by x -->5<!-- end of run -->")
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#\s]+)[^)]*\)", page.read_text()):
+        assert (page.parent / target).exists(), target
 
 
 def test_the_claims_are_those_of_the_code() -> None:

@@ -65,6 +65,9 @@ _LEAD_S = 0.25
 """Until several processes begin, together: what each applies has arrived by then."""
 _TIMEOUT_S = 10.0
 
+BY_HAND_MOST = 1.25
+"""What a strategy's call may take, over the same call by hand."""
+
 _FUNCTIONS = {
     BALANCE: Function.BALANCE,
     DEPOSIT: Function.DEPOSIT,
@@ -124,7 +127,7 @@ def _single_calls(environment: Environment, stack: ExitStack) -> tuple[dict[str,
         call, bare = f"{name}:{variant} call", f"{name} by hand"
         contenders[call] = _median_call(itertools.repeat(partial(accounts.deposit, "a", 1)))
         contenders[bare] = _median_call(itertools.repeat(stack.enter_context(by_hand.load(name)(context))))
-        comparisons.append(Comparison(f"{name}_call_over_by_hand", call, bare, Sense.AT_MOST, 1.25))
+        comparisons.append(Comparison(f"{name}_call_over_by_hand", call, bare, Sense.AT_MOST, BY_HAND_MOST))
     return contenders, comparisons
 
 

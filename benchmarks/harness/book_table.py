@@ -160,8 +160,8 @@ _DEPLOYMENT = (
 
 
 def table(trials: Sequence[Trial], faults: Sequence[FaultFigures], companions: Companions) -> list[Line]:
-    """Of a run, with what is recorded beside it. `faults` are the run's own cells, for where no table is published."""
-    cells = companions.failures.cells if companions.failures is not None else faults
+    """Of a run, with what is recorded beside it. `faults` are the run's own cells, beside the published table's."""
+    cells = [*faults, *(companions.failures.cells if companions.failures is not None else ())]
     complexities = companions.complexity.rows if companions.complexity is not None else ()
     entries = {
         "Scalability": _scalability(trials, companions),
@@ -178,6 +178,16 @@ def section(lines: Sequence[Line]) -> Section:
     header = ["the book's criterion", *(str(column) for column in Column)]
     rows = [[line.criterion, *(_in_words(line.entries[column]) for column in Column)] for line in lines]
     return Section("Table 1, measured", [header, *rows], len(header))
+
+
+def verdicts(lines: Sequence[Line]) -> Section:
+    """The book's words, and the verdicts alone."""
+    header = ["the book's criterion", *(str(column) for column in Column)]
+    rows = [
+        [line.criterion, *(f"“{line.entries[column].says}”: **{line.entries[column].verdict}**" for column in Column)]
+        for line in lines
+    ]
+    return Section("The book's table", [header, *rows], len(header))
 
 
 def _in_words(entry: Entry) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +56,7 @@ from benchmarks.harness.progress import Progress, expected_total_text
 from benchmarks.harness.records import Run, Trial, git_commit, machine, read_all, versions
 from benchmarks.harness.runs import finish, interruptible, measure_run, measured, resumed, run_json, warn
 from benchmarks.harness.scoreboard import COLUMNS
-from benchmarks.harness.table_text import markdown
+from benchmarks.harness.table_text import NO_FIGURE, markdown
 from benchmarks.harness.workloads import UNIT_DEPOSITS
 from strategies.interface import Caller, Fault, load, names
 
@@ -66,6 +66,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+_WIDE = 120
+"""Columns of a terminal on which advice can be read as a table."""
 
 
 @app.command()
@@ -384,15 +387,36 @@ def advise(
         ("The nearest misses", advice_text.nearest(advised)),
         ("Ruled out", advice_text.ruled_out(advised)),
     ):
-        drawn = Table(title=title, title_justify="left", show_lines=True)
-        for heading in entries[0]:
-            drawn.add_column(heading, no_wrap=heading == advice_text.STRATEGY)
-        for line in entries[1:]:
-            drawn.add_row(*map(escape, line))
         if entries[1:]:
-            shown.print(drawn)
+            shown.print(title, style="italic")
+            shown.print(_as_table(entries) if shown.width >= _WIDE else _as_blocks(entries))
     for said in (advised.rule, found.sources):
         shown.print(said, markup=False, highlight=False)
+
+
+def _as_table(entries: Sequence[Sequence[str]]) -> Table:
+    drawn = Table(show_lines=True)
+    for heading in entries[0]:
+        drawn.add_column(heading, no_wrap=heading == advice_text.STRATEGY)
+    for line in entries[1:]:
+        drawn.add_row(*map(escape, line))
+    return drawn
+
+
+def _as_blocks(entries: Sequence[Sequence[str]]) -> Table:
+    """Each line a heading and what is under it: five columns of sentences do not fit on a narrow terminal."""
+    drawn = Table.grid(padding=(0, 2, 0, 0))
+    drawn.add_column(no_wrap=True)
+    drawn.add_column()
+    headings, name_at = entries[0], entries[0].index(advice_text.STRATEGY)
+    for line in entries[1:]:
+        place, name = "".join(line[:name_at]), line[name_at].replace("\n", ", ")
+        drawn.add_row()
+        drawn.add_row(f"[bold]{place}[/bold]", f"[bold]{escape(name)}[/bold]")
+        for heading, entry in list(zip(headings, line, strict=True))[name_at + 1 :]:
+            if entry != NO_FIGURE:
+                drawn.add_row(heading, escape(entry))
+    return drawn
 
 
 @app.command(name="export")

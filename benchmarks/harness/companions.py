@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.harness import complexity, failure_tables
+from benchmarks.harness.failure_figures import FaultFigures
 from benchmarks.harness.failure_tables import FailureTable
 from benchmarks.harness.records import RunError, Trial, read
 from benchmarks.harness.scoreboard import Row
@@ -45,6 +46,11 @@ class Companions:
     sweeps: Sequence[Sweep] = ()
     damage: Sequence[str] = field(default=())
     """A sentence for each that is there and cannot be read."""
+
+    def unpublished(self, run: str, cells: Sequence[FaultFigures]) -> Sequence[FaultFigures]:
+        """A run's cells, or none where the published failure table counts them already."""
+        published = self.failures is not None and any(each["run"] == run for each in self.failures.about["runs"])
+        return () if published else cells
 
 
 def load(results: Path = RESULTS) -> Companions:

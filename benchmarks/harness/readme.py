@@ -1,7 +1,8 @@
 """Writes the generated parts of README.md and docs/ from recorded results, the faults and the claims.
 
-`python -m benchmarks.harness.readme [RUN]`. Each part stands between two comments that name it, and says which run it
-was made from where it was made from one; without RUN, the README's is used again.
+`python -m benchmarks.harness.readme [RUN [SWEEP]]`. Each part stands between two comments that name it, and says which
+run it was made from where it was made from one; without RUN and SWEEP, those of README.md and docs/method.md are used
+again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import book_claims, claims_table, curves, failure_tables, faults, report, scoreboard
+from benchmarks.harness import (
+    book_claims,
+    book_table,
+    claims_table,
+    companions,
+    curves,
+    failure_figures,
+    failure_outcomes,
+    failure_tables,
+    faults,
+    report,
+    report_tables,
+    scoreboard,
+    three_sentences,
+)
 from benchmarks.harness.records import RunError, read
 from benchmarks.harness.table_text import markdown
 from strategies.interface import Fault
@@ -23,6 +38,7 @@ README = ROOT / "README.md"
 METHOD = ROOT / "docs" / "method.md"
 FAILURES = ROOT / "docs" / "failures.md"
 STRATEGIES = ROOT / "docs" / "strategies.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "speed.svg"
 CURVE = ROOT / "docs" / "latency_throughput.svg"
 SCOREBOARD = ROOT / "results" / "scoreboard.json"
@@ -49,9 +65,13 @@ def source_of(text: str) -> Path:
 def generated(text: str, run: Path) -> str:
     """The README with its generated parts made anew."""
     about, trials = read(run)
+    beside = companions.load()
+    cells = failure_figures.aggregate(trials)
+    lines = book_table.table(trials, beside.unpublished(run.name, cells), beside)
     return _filled(
         text,
         {
+            "answer": ["", "\n\n".join(three_sentences.three_sentences(trials)), ""],
             "run": [
                 _from(run),
                 "",
@@ -59,9 +79,7 @@ def generated(text: str, run: Path) -> str:
                 "",
                 *report.provenance(about, trials),
             ],
-            "scoreboard": [_scoreboard()],
-            "selftest": _selftest(),
-            "failures": failures(failure_tables.read()),
+            "book": ["", *markdown(book_table.verdicts(lines).lines), ""],
         },
     )
 
@@ -75,7 +93,7 @@ def failures(table: failure_tables.FailureTable | None) -> list[str]:
     if len(runs) > _RUNS_NAMED:
         commits = " and ".join(sorted({run["commit"][:10] for run in runs}))
         named = f"{len(runs)} runs of commit {commits}"
-        of_runs = ["", f"The trials are of {named}: [{_TABLE}]({_TABLE}) has their commands."]
+        of_runs = ["", f"The trials are of {named}: [{_TABLE}](../{_TABLE}) has their commands."]
     return [
         "",
         *markdown(book_claims.claims(table)),
@@ -91,14 +109,28 @@ def failures(table: failure_tables.FailureTable | None) -> list[str]:
     ]
 
 
-def generated_failures(text: str) -> str:
-    """docs/failures.md with its table of faults made anew."""
+def generated_failures(text: str, run: Path) -> str:
+    """docs/failures.md with its tables made anew: of faults, what they left in this run, and the published table."""
     header = ["fault", "what is struck", "what it emulates", "what heals it", "what it cannot show"]
     lines = [header]
     for fault in Fault:
         action = faults.load(fault)
         lines.append([f"`{fault}`", action.target, action.emulates, action.healed_by, action.cannot_show])
-    return _filled(text, {"faults": ["", *markdown(lines), ""]})
+    about, trials = read(run)
+    struck = [trial for trial in trials if trial.fault is not None]
+    left = [
+        line
+        for section in failure_outcomes.matrices(failure_figures.aggregate(struck))
+        for line in (f"{section.heading}:", "", *markdown(section.lines), "")
+    ]
+    return _filled(
+        text,
+        {
+            "faults": ["", *markdown(lines), ""],
+            "matrix": [_from(run), "", *left, *report.provenance(about, struck)],
+            "failures": failures(failure_tables.read()),
+        },
+    )
 
 
 def generated_strategies(text: str) -> str:
@@ -119,6 +151,11 @@ def generated_method(text: str, run: Path) -> str:
             "selftest": _selftest(),
         },
     )
+
+
+def generated_performance(text: str) -> str:
+    """docs/performance.md with its generated parts made anew."""
+    return _filled(text, {"scoreboard": ["", *_scoreboard(), ""], "scaling": ["", *_scaling(), ""]})
 
 
 def curve_plot(run: Path) -> str:
@@ -154,10 +191,30 @@ def _selftest() -> list[str]:
     return lines
 
 
-def _scoreboard() -> str:
-    rows = [scoreboard.Row.of_record(row) for row in json.loads(SCOREBOARD.read_text())["scoreboard"]]
-    lines = [f"| {' | '.join(cells)} |" for cells in (scoreboard.COLUMNS, ["---"] * len(scoreboard.COLUMNS))]
-    return "\n".join([*lines, *(f"| `{row.row}` | {' | '.join(row.cells[1:])} |" for row in rows)])
+def _scoreboard() -> list[str]:
+    recorded = json.loads(SCOREBOARD.read_text())
+    rows = [scoreboard.Row.of_record(row) for row in recorded["scoreboard"]]
+    table = markdown([scoreboard.COLUMNS, *([f"`{row.row}`", *row.cells[1:]] for row in rows)])
+    notes = [f"- `{row.row}`: {row.note}." for row in rows if row.note]
+    machine = recorded["machine"]
+    return [
+        *table,
+        "",
+        *notes,
+        "",
+        f"Measured on {machine['cores_usable']} cores of {machine['cpu']}; commit {recorded['commit'][:10]}; command: "
+        f"`{recorded['command']}`.",
+    ]
+
+
+def _scaling() -> list[str]:
+    """Of the recorded sweeps over clients or shards."""
+    lines = []
+    for sweep in companions.load().sweeps:
+        for section in report_tables.findings(sweep.about):
+            lines += [f"{section.heading}:", "", *markdown(section.lines), ""]
+        lines += [*report.provenance(sweep.about, sweep.trials), ""]
+    return lines or ["Not recorded yet: `python -m benchmarks sweep --over clients` measures it."]
 
 
 def main(arguments: list[str]) -> int:
@@ -165,12 +222,13 @@ def main(arguments: list[str]) -> int:
     try:
         readme, method = README.read_text(), METHOD.read_text()
         run = Path(arguments[0]).resolve() if arguments else source_of(readme)
-        sweep = source_of(method)
+        sweep = Path(arguments[1]).resolve() if len(arguments) > 1 else source_of(method)
         README.write_text(generated(readme, run))
         PLOT.write_text(report.plot_speed(read(run)[1], report.SUMMARY_WORKLOAD))
         METHOD.write_text(generated_method(method, sweep))
         CURVE.write_text(curve_plot(sweep))
-        FAILURES.write_text(generated_failures(FAILURES.read_text()))
+        FAILURES.write_text(generated_failures(FAILURES.read_text(), run))
+        PERFORMANCE.write_text(generated_performance(PERFORMANCE.read_text()))
         STRATEGIES.write_text(generated_strategies(STRATEGIES.read_text()))
     except (RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

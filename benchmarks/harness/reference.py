@@ -1,16 +1,25 @@
-"""Which recorded results stand for the project: those that README.md is made from."""
+"""Which recorded results stand for the project: those that README.md is made from.
+
+`python -m benchmarks.harness.reference` measures them anew, which takes two hours of an idle machine, and makes README,
+docs and plots from them. Give it a clean, committed tree, so that the commit in the records is what ran.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import BinaryIO
 
-from benchmarks.harness import failure_tables, readme
+from benchmarks.harness import failure_tables, readme, workloads
 from benchmarks.harness.records import RunError
+from strategies.interface import Fault
 
 VARIABLE = "DASK_STATE_BENCH_RUN"
 """Environment variable that names a run of the reader's own, for notebooks."""
 
+RUNS = failure_tables.RESULTS / "runs"
 FAILURES = failure_tables.RESULTS / failure_tables.JSON
 ASV = failure_tables.RESULTS / "asv"
 PYTEST_BENCHMARK = failure_tables.RESULTS / "pytest-benchmark" / "latest.json"
@@ -65,3 +74,54 @@ def _named_by(page: Path) -> Path:
     if not run.is_dir():
         raise RunError(f"{page.name} names {run}, which is not there; name a run of your own")
     return run
+
+
+_BESIDE = ("scoreboard", "selftest", "complexity")
+"""Commands whose answers lie under results/ under their own names."""
+_CALLERS = (
+    "sweep --over clients --values 1,2,4,8 --workload ycsb_a --caller task --repeats 3 --seconds 0.4 --seed 1 "
+    "--strategy driver_dict --strategy actor_single:direct --strategy actor_pool:direct --strategy redis_lua "
+    "--strategy sqlite --strategy postgres --strategy actor_front --strategy ray_actor:plain --strategy ray_pool:plain "
+    "--strategy zookeeper --strategy pekko --strategy dask_variable"
+)
+_RATES = (
+    "sweep --over rate --arrivals poisson --workload ycsb_a --caller task --clients 8 --repeats 3 --seconds 1 --seed 1 "
+    "--strategy actor_pool:direct --strategy redis_lua:everysec --strategy sqlite:normal --strategy postgres:commit_on "
+    "--strategy pekko:one_node --strategy zookeeper:synced --strategy ray_pool:plain"
+)
+_MATRIX = "run --quick --clients 4 --seed 1 --repeats 3 --seconds 0.6 --retry op_id"
+
+
+def record() -> list[Path]:
+    """Measure all of it; returns the folders that the pages are to be made from: README.md's, and docs/method.md's.
+
+    Raises:
+        subprocess.CalledProcessError: a command failed; what it said is above.
+    """
+    for name in _BESIDE:
+        path = failure_tables.RESULTS / f"{name}.json"
+        fresh = path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            _run(name, "--json", stdout=file)
+        fresh.rename(path)
+    everything = [word for name in workloads.names() for word in ("--workload", name)]
+    everything += [word for fault in Fault for word in ("--fault", fault)]
+    made = [_recorded(*words) for words in (_CALLERS.split(), _RATES.split(), (*_MATRIX.split(), *everything))]
+    return [made[2], made[1]]
+
+
+def _recorded(*arguments: str) -> Path:
+    """The folder of the run that these words measure."""
+    before = set(RUNS.iterdir())
+    _run(*arguments)
+    (made,) = set(RUNS.iterdir()) - before
+    return made
+
+
+def _run(*arguments: str, stdout: BinaryIO | None = None) -> None:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    subprocess.run(command, cwd=readme.ROOT, stdout=stdout, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(readme.main([str(folder) for folder in record()]))

@@ -55,7 +55,7 @@ def write(folder: Path, results: Path = RESULTS) -> Path:
     about, trials = read(folder)
     beside = companions.load(results)
     cells = failure_figures.aggregate(trials)
-    lines = book_table.table(trials, cells, beside)
+    lines = book_table.table(trials, beside.unpublished(folder.name, cells), beside)
     sections = all_sections(about, trials, cells)
     try:
         (folder / "table.md").write_text(_tables(about, trials, cells, sections, lines))

@@ -13,6 +13,7 @@ from benchmarks.harness.intervals import Estimate
 from benchmarks.harness.records import Trial
 from benchmarks.harness.report_tables import OPS, P99, SUMMARY_WORKLOAD, entry, forms, rows_of, speed_cells, spread
 from benchmarks.harness.table_text import Section, present
+from benchmarks.harness.three_sentences import three_sentences
 
 _NAMED = 6
 """Rows that are named each; the others are counted."""
@@ -22,7 +23,7 @@ _FAULTS_NAMED = 4
 
 def answer(trials: Sequence[Trial], cells: Sequence[FaultFigures], lines: Sequence[Line]) -> list[str]:
     """Sentences."""
-    return [*_measured(trials), *_survivors(cells), *_book(lines), *_trouble(trials, cells)]
+    return [*_measured(trials), *three_sentences(trials), *_survivors(cells), *_book(lines), *_trouble(trials, cells)]
 
 
 def fastest(trials: Sequence[Trial]) -> Section | None:

@@ -9,6 +9,7 @@ from benchmarks.harness import failure_outcomes
 from benchmarks.harness.cells import Status
 from benchmarks.harness.failure_figures import FaultFigures
 from benchmarks.harness.intervals import Estimate, median
+from benchmarks.harness.plan import QUICK_FAULTS
 from benchmarks.harness.records import Trial
 from benchmarks.harness.table_text import (
     MARKS,
@@ -25,6 +26,8 @@ from benchmarks.harness.table_text import (
 
 SUMMARY_WORKLOAD = "ycsb_a"
 """What one table shows where there is room for one workload."""
+_FAULTS_SUMMED_UP = 4
+"""With more of them, a table has no room for all."""
 
 
 def summary_table(trials: Sequence[Trial], workload: str) -> str:
@@ -55,13 +58,17 @@ def _summary(trials: Sequence[Trial], workload: str | None) -> list[list[str]]:
 
 
 def _summed_up(trials: Sequence[Trial]) -> list[str]:
-    """Faults that each row met in one way: what was lost in several ways of calling is not one figure."""
+    """Faults that each row met in one way: what was lost in several ways of calling is not one figure.
+
+    Of many faults those that a quick run has: all of them have a table of their own.
+    """
     ways: dict[tuple[str, str], set[tuple[str, str | None]]] = {}
     for trial in trials:
         if trial.fault is not None:
             ways.setdefault((trial.fault, trial.row), set()).add((trial.caller, trial.retry))
     several = {fault for (fault, _), found in ways.items() if len(found) > 1}
-    return present(fault for fault, _ in ways if fault not in several)
+    found = present(fault for fault, _ in ways if fault not in several)
+    return found if len(found) <= _FAULTS_SUMMED_UP else [fault for fault in found if fault in QUICK_FAULTS]
 
 
 def provenance(about: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
@@ -114,7 +121,7 @@ _LOST = Metric("lost", lambda trial: trial.acknowledged_lost, count)
 def all_sections(about: Mapping[str, Any], trials: Sequence[Trial], cells: Sequence[FaultFigures]) -> list[Section]:
     """Of speed, then of faults; of a search or a sweep what it found, and a line for each form."""
     if len(forms(trials)) > 1:
-        return [*_findings(about), *_series(trials), *failure_outcomes.sections(cells)]
+        return [*findings(about), *_series(trials), *failure_outcomes.sections(cells)]
     speed = [_first_section(trials), *_sections(trials)] if len(forms(trials)) or not cells else []
     return [*speed, *failure_outcomes.sections(cells)]
 
@@ -202,7 +209,7 @@ def _series(trials: Sequence[Trial]) -> list[Section]:
     return sections
 
 
-def _findings(about: Mapping[str, Any]) -> list[Section]:
+def findings(about: Mapping[str, Any]) -> list[Section]:
     """What a search or a sweep worked out from its trials."""
     sections = []
     if about.get("search"):

