@@ -57,7 +57,6 @@ from strategies.interface import (
     Durability,
     Fault,
     Indeterminate,
-    InvalidAccount,
     Operation,
     Pipelined,
     Receipt,
@@ -67,6 +66,7 @@ from strategies.interface import (
     Unavailable,
     errors,
 )
+from strategies.support.admission import Admission
 from strategies.support.coalescing import Coalescer
 from strategies.support.fates import NotAnswered, NotSent
 from strategies.support.futures import Promise
@@ -323,7 +323,7 @@ class RedisLua(Accounts, Batched, Pipelined):
         self._link: RedisLink = RedisLink(url, timeout_s)
         self._coalescer = Coalescer(self._apply, timeout_s=timeout_s, queue_limit=queue_limit, blocks=submit_blocks)
         self._closed = False
-        self._known_accounts: set[str] = set()
+        self._admission = Admission()
         # The braces make one hash slot of all of a bank's keys, as Redis Cluster wants them.
         self._bank_key = f"{{{bank}}}:bank"
         self._session_prefix = f"{{{bank}}}:session:"
@@ -464,34 +464,7 @@ class RedisLua(Accounts, Batched, Pipelined):
     # -- many ------------------------------------------------------------------------------------
 
     def _apply(self, operations: Sequence[Operation], deadline: float) -> list[Answer]:
-        batch = Batch.of(operations)
-        refused = self._refused(batch)
-        if not refused:
-            return self._apply_checked(batch, deadline)
-        places = [place for place in range(len(operations)) if place not in refused]
-        answers = iter(self._apply_checked(batch.pick(places), deadline) if places else [])
-        return [refused.get(place) or next(answers) for place in range(len(operations))]
-
-    def _refused(self, batch: Batch) -> dict[int, Answer]:
-        """The operations whose accounts cannot be any."""
-        try:
-            if self._known_accounts.issuperset(batch.accounts) and self._known_accounts.issuperset(batch.targets):
-                return {}
-        except TypeError:  # what cannot be hashed is no text either: below it is named
-            pass
-        refused: dict[int, Answer] = {}
-        targets = iter(batch.targets)
-        for place, (code, account) in enumerate(zip(batch.functions, batch.accounts, strict=True)):
-            try:
-                for name in (account, next(targets)) if code == TRANSFER else (account,):
-                    check_account(name)
-            except InvalidAccount as error:
-                refused[place] = error.with_traceback(None)
-        if not refused:
-            if len(self._known_accounts) > _KNOWN_ACCOUNTS:
-                self._known_accounts.clear()
-            self._known_accounts.update(batch.accounts, batch.targets)
-        return refused
+        return self._admission.apply(operations, lambda batch: self._apply_checked(batch, deadline))
 
     def _apply_checked(self, batch: Batch, deadline: float) -> list[Answer]:
         """By as many scripts as it takes, all sent before the first answer is read."""
@@ -607,8 +580,6 @@ class RedisLua(Accounts, Batched, Pipelined):
 _CODES = tuple(bytes([code]) for code in range(len(FUNCTIONS)))
 _IS_TRANSFER = bytes(code == TRANSFER for code in range(256))
 _STATE = struct.Struct("<dd")
-_KNOWN_ACCOUNTS = 65_536
-"""Names that a handle need not check again: that takes longer than all else that it does with an operation."""
 
 _new_tuple: Any = tuple.__new__  # a third of the time of `Receipt(...)`
 

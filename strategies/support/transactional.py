@@ -18,7 +18,8 @@ from strategies.interface.account import (
     Pipelined,
     Receipt,
 )
-from strategies.interface.errors import AccountError, Indeterminate, InvalidAccount, Unavailable
+from strategies.interface.errors import AccountError, Indeterminate, Unavailable
+from strategies.support.admission import Admission
 from strategies.support.coalescing import Coalescer
 from strategies.support.fates import NotAnswered, NotSent
 from strategies.support.futures import Promise
@@ -26,8 +27,6 @@ from strategies.support.validation import check_account, check_op_id, whole_amou
 from strategies.support.wire import BALANCE, DEPOSIT, FUNCTIONS, OPEN_ACCOUNT, TRANSFER, WITHDRAW, Batch
 
 _CODES = tuple(bytes([code]) for code in range(len(FUNCTIONS)))
-_KNOWN_ACCOUNTS = 65_536
-"""Names that a handle need not check again."""
 
 
 class TransactionalAccounts(Accounts, Batched, Pipelined):
@@ -42,7 +41,7 @@ class TransactionalAccounts(Accounts, Batched, Pipelined):
         self._timeout_s = context.timeout_s
         self._coalescer = Coalescer.of(context, self._apply)
         self._closed = False
-        self._known_accounts: set[str] = set()
+        self._admission = Admission()
 
     def __reduce__(self) -> tuple[type[Self], tuple[Context, int]]:
         return type(self), (self._context, self._epoch)
@@ -117,34 +116,7 @@ class TransactionalAccounts(Accounts, Batched, Pipelined):
     def _apply(self, operations: Sequence[Operation], deadline: float) -> list[Answer]:
         if not operations:
             return []
-        batch = Batch.of(operations)
-        refused = self._refused(batch)
-        if not refused:
-            return self._apply_checked(batch, deadline)
-        places = [place for place in range(len(operations)) if place not in refused]
-        answers = iter(self._apply_checked(batch.pick(places), deadline) if places else [])
-        return [refused.get(place) or next(answers) for place in range(len(operations))]
-
-    def _refused(self, batch: Batch) -> dict[int, Answer]:
-        """The operations whose accounts cannot be any."""
-        try:
-            if self._known_accounts.issuperset(batch.accounts) and self._known_accounts.issuperset(batch.targets):
-                return {}
-        except TypeError:  # what cannot be hashed is no text either: below it is named
-            pass
-        refused: dict[int, Answer] = {}
-        targets = iter(batch.targets)
-        for place, (code, account) in enumerate(zip(batch.functions, batch.accounts, strict=True)):
-            try:
-                for name in (account, next(targets)) if code == TRANSFER else (account,):
-                    check_account(name)
-            except InvalidAccount as error:
-                refused[place] = error.with_traceback(None)
-        if not refused:
-            if len(self._known_accounts) > _KNOWN_ACCOUNTS:
-                self._known_accounts.clear()
-            self._known_accounts.update(batch.accounts, batch.targets)
-        return refused
+        return self._admission.apply(operations, lambda batch: self._apply_checked(batch, deadline))
 
     def _apply_checked(self, batch: Batch, deadline: float) -> list[Answer]:
         try:
