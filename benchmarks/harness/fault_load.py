@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.harness import journal, load
 from benchmarks.harness.driver_processes import DriverProcess, call_bank
-from benchmarks.harness.generator import Client, Retry, Share, generate
+from benchmarks.harness.generator import Client, Retry, Share, generate, generate_by_copy
 from benchmarks.harness.history import DEPOSIT, Floats, History
 from benchmarks.harness.probes import Probes
 from benchmarks.harness.workloads import OPENING, Workload
@@ -124,7 +124,7 @@ def in_driver(accounts: Accounts, share: Share) -> None:
 
 def warm_up(accounts: Accounts, client: distributed.Client) -> None:
     """Have each worker unpickle what tasks will be sent, and import what that needs: a new one takes half a second."""
-    payload = cloudpickle.dumps((accounts, generate))
+    payload = cloudpickle.dumps((accounts, generate_by_copy))
     # A lambda goes by value: workers may not be able to import this module.
     client.run(lambda: cloudpickle.loads(payload) and None)
 
@@ -141,7 +141,7 @@ def in_tasks(
     from distributed.scheduler import KilledWorker
 
     handle = cloudpickle.dumps(accounts)
-    task = load.shipped_by_value(generate)
+    task = load.shipped_by_value(generate_by_copy)
     workers = sorted(client.nthreads())
     futures = [
         client.submit(

@@ -143,14 +143,20 @@ class Part(NamedTuple):
     """What `time_ns` showed beyond `perf_counter_ns`: the same in all processes of one machine, more or less."""
 
 
+def generate_by_copy(accounts: Accounts | bytes, share: Share) -> Part:
+    """As `generate`, by a handle that came here in a message: nobody else would close its connections."""
+    handle: Accounts = cloudpickle.loads(accounts) if isinstance(accounts, bytes) else accounts
+    with handle:
+        return generate(handle, share)
+
+
 def generate(
-    accounts: Accounts | bytes,
+    accounts: Accounts,
     share: Share,
     given_up: list[bool] | None = None,
     begun: threading.Event | None = None,
 ) -> Part:
     """Run the share's clients, each in a thread of its own, until their time is over or `given_up` holds anything."""
-    handle: Accounts = cloudpickle.loads(accounts) if isinstance(accounts, bytes) else accounts
     start = _Start([] if given_up is None else given_up)
     names = _names(share)
     schedules = [_Schedule(due_s) for due_s in share.due_s]
@@ -158,7 +164,13 @@ def generate(
         try:
             running = [
                 threads.submit(
-                    _run, handle, share, client, names, schedules[place % len(schedules)] if schedules else None, start
+                    _run,
+                    accounts,
+                    share,
+                    client,
+                    names,
+                    schedules[place % len(schedules)] if schedules else None,
+                    start,
                 )
                 for place, client in enumerate(share.clients)
             ]

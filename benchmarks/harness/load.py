@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.harness.driver_processes import DriverFailed, DriverProcess
 from benchmarks.harness.environment import in_time
-from benchmarks.harness.generator import Client, Part, Share, generate
+from benchmarks.harness.generator import Client, Part, Share, generate, generate_by_copy
 from benchmarks.harness.history import Floats, History
 from benchmarks.harness.workloads import Workload
 from strategies.interface import Accounts
@@ -114,7 +114,7 @@ def in_drivers(
     sent, answers, failures = [], [], []
     for driver, share in zip(drivers, dealt, strict=False):
         try:
-            driver.send(generate, handle, share)
+            driver.send(generate_by_copy, handle, share)
             sent.append(driver)
         except DriverFailed as error:
             failures.append(error)
@@ -135,7 +135,7 @@ def in_tasks(
     workers = sorted(client.nthreads())
     # Dask pickles by reference what this process can import; a file of the user's own, workers cannot.
     handle = cloudpickle.dumps(accounts)
-    task = shipped_by_value(generate)
+    task = shipped_by_value(generate_by_copy)
     dealt = shares(workload, load, session, seed, len(workers), lead_s=_LEAD_S)
     futures = [
         client.submit(task, handle, cloudpickle.dumps(share), pure=False, retries=0, workers=[worker])

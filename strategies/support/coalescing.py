@@ -158,6 +158,7 @@ class Coalescer:
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()) + _GUARD_S)
             self._land(in_flight, Indeterminate("there was no answer in time; send it again with its op id"))
+        self._send = _refuse  # a handle's method: the two would keep each other until garbage is collected
 
     def _check(self, operation: Operation) -> None:
         """What `Batched.apply` would check: in a batch it would spoil its neighbours."""
@@ -253,6 +254,10 @@ class Coalescer:
             _resolve_all(promises, answers)
         else:
             resolve(promises, answers)
+
+
+def _refuse(operations: list[Operation], deadline: float) -> Sequence[Answer]:
+    raise Unavailable(_CLOSED)
 
 
 def _check_text(account: object) -> None:

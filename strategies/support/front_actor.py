@@ -57,6 +57,13 @@ class FrontActor:
         self._opening = threading.Lock()
         open_door()
 
+    def __del__(self) -> None:
+        """Close connections: Dask tells no actor that it is let go of."""
+        # Until garbage is collected they would stay. A run of all workloads used up PostgreSQL's two hundred.
+        self._threads.shutdown(wait=False)
+        for handle in self._handles.values():
+            handle.close()
+
     def reply(self, payload: bytes) -> Awaitable[bytes]:
         """The reply to a request."""
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks.harness import journal
 from benchmarks.harness.driver_processes import DriverFailed, DriverProcess
-from benchmarks.harness.generator import CallerFailed, Client, Retry, Share, generate
+from benchmarks.harness.generator import CallerFailed, Client, Retry, Share, generate, generate_by_copy
 from benchmarks.harness.history import (
     BALANCE,
     DEPOSIT,
@@ -171,7 +171,7 @@ def test_a_life_after_death(tmp_path: Path, retry: Retry, goes_on: bool) -> None
     # A process that starts beside other tests may need seconds to import what it calls, and the load has an end.
     of = replace(share(tmp_path, retry, operations=8, goes_on=goes_on), drain_s=20.0)
     with DriverProcess() as driver:
-        driver.send(generate, cloudpickle.dumps(Slow()), of)
+        driver.send(generate_by_copy, cloudpickle.dumps(Slow()), of)
         deadline = time.monotonic() + 30
         while len(journal.read(str(tmp_path))) < 6:
             assert time.monotonic() < deadline

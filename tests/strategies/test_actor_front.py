@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -98,6 +99,39 @@ def await_fronts(environment: Environment, accounts: ActorFront) -> None:
 
 def test_fronts_are_spread_over_the_workers(breakable: Environment, accounts: ActorFront) -> None:
     assert sorted(map(len, breakable.actors().values())) == [1, 1, 2]
+
+
+def open_files(process: int, folder: Path) -> list[str]:
+    return [each.path for each in psutil.Process(process).open_files() if Path(each.path).is_relative_to(folder)]
+
+
+def test_who_closes_leaves_no_front_and_no_connection(breakable: Environment, bank: str) -> None:
+    """Without garbage collection: a database has so many connections, and trials come one after another."""
+    breakable.await_workers()
+    breakable.drop_actors()
+    gc.collect()
+    asked = context(breakable, bank)
+    assert asked.directory is not None
+    gc.disable()
+    breakable.client.run(gc.disable)
+    try:
+        with ActorFront.open(asked) as accounts:
+            accounts.open_account("a")
+            for _ in range(2 * FRONTS):
+                accounts.deposit("a", 1)
+            held = [path for pid in breakable.worker_pids().values() for path in open_files(pid, asked.directory)]
+            assert held
+        del accounts
+        breakable.drop_actors()
+        deadline = time.monotonic() + 10
+        while any(breakable.actors().values()) or any(
+            open_files(pid, asked.directory) for pid in breakable.worker_pids().values()
+        ):
+            assert time.monotonic() < deadline, "a front or its connections are still there"
+            time.sleep(0.02)
+    finally:
+        breakable.client.run(gc.enable)
+        gc.enable()
 
 
 def test_callers_of_a_front_whose_worker_dies_feel_nothing(breakable: Environment, accounts: ActorFront) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -119,3 +121,18 @@ def test_closing_ends_what_was_never_sent(owner: Owner) -> None:
         waiting.result(PATIENCE_S)
     with pytest.raises(Unavailable, match="closed"):
         owner.queue.submit(operation(2))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_what_was_closed_is_not_kept_until_garbage_is_collected(used: bool) -> None:
+    owner = Owner()
+    if used:
+        assert owner.submit(1, 2) == [1, 2]
+    gone = weakref.ref(owner)
+    gc.disable()
+    try:
+        owner.queue.close()
+        del owner
+        assert gone() is None
+    finally:
+        gc.enable()
