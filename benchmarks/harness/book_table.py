@@ -160,8 +160,8 @@ _DEPLOYMENT = (
 
 
 def table(trials: Sequence[Trial], faults: Sequence[FaultFigures], companions: Companions) -> list[Line]:
-    """Of a run, with what is recorded beside it. `faults` are the run's own cells, beside the published table's."""
-    cells = [*faults, *(companions.failures.cells if companions.failures is not None else ())]
+    """Of a run, with what is recorded beside it. `faults` are the run's own cells, beside those of published tables."""
+    cells = [*faults, *(cell for table in companions.failures for cell in table.cells)]
     complexities = companions.complexity.rows if companions.complexity is not None else ()
     entries = {
         "Scalability": _scalability(trials, companions),

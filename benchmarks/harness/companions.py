@@ -40,7 +40,7 @@ class Sweep:
 class Companions:
     """Each is None, or empty, where it is not recorded."""
 
-    failures: FailureTable | None = None
+    failures: Sequence[FailureTable] = ()
     complexity: complexity.Recorded | None = None
     scoreboard: Scoreboard | None = None
     sweeps: Sequence[Sweep] = ()
@@ -48,8 +48,8 @@ class Companions:
     """A sentence for each that is there and cannot be read."""
 
     def unpublished(self, run: str, cells: Sequence[FaultFigures]) -> Sequence[FaultFigures]:
-        """A run's cells, or none where the published failure table counts them already."""
-        published = self.failures is not None and any(each["run"] == run for each in self.failures.about["runs"])
+        """A run's cells, or none where a published failure table counts them already."""
+        published = any(each["run"] == run for table in self.failures for each in table.about["runs"])
         return () if published else cells
 
 
@@ -65,7 +65,7 @@ def load(results: Path = RESULTS) -> Companions:
             return None
 
     return Companions(
-        failures=one(lambda: failure_tables.read(results / failure_tables.JSON)),
+        failures=one(lambda: failure_tables.published(results)) or (),
         complexity=one(lambda: complexity.read(results)),
         scoreboard=one(lambda: _scoreboard(results / _SCOREBOARD)),
         sweeps=_sweeps(results / "runs"),

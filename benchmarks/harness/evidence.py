@@ -40,16 +40,16 @@ class Evidence:
         machine = self.about.get("machine") or {}
         where = f" on {machine.get('cores_usable')} cores of {machine.get('cpu')}" if machine else ""
         return (
-            f"Speed: {self.workload}, run {self.run}{where}. Faults: results/{failure_tables.JSON} and this run. "
+            f"Speed: {self.workload}, run {self.run}{where}. Faults: results/failures*.json and this run. "
             "Claims: the strategies' code."
         )
 
 
 def gather(folder: Path, workload: str | None = None) -> Evidence:
-    """All that is known from this run, the published failure table and the code.
+    """All that is known from this run, the published failure tables and the code.
 
     Raises:
-        RunError: the run or the table cannot be read.
+        RunError: the run or a table cannot be read.
         UnknownWorkload: the run has no such workload; it says which there are.
     """
     contents = read_all(folder)
@@ -60,12 +60,12 @@ def gather(folder: Path, workload: str | None = None) -> Evidence:
         raise UnknownWorkload(
             f"{folder} has no speed of the workload {workload!r}; it has {', '.join(measured) or 'none'}"
         )
-    table = failure_tables.read()
+    tables = failure_tables.published()
     run = folder.resolve().name
     trials = contents.trials
-    if table is not None and any(each["run"] == run for each in table.about["runs"]):
+    if any(each["run"] == run for table in tables for each in table.about["runs"]):
         trials = [trial for trial in trials if trial.fault is None]  # else they would count twice
-    found = candidates(trials, table.cells if table else (), workload)
+    found = candidates(trials, [cell for table in tables for cell in table.cells], workload)
     return Evidence(run, contents.about, workload, found, contents.damage)
 
 

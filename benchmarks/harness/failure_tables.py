@@ -1,6 +1,7 @@
-"""The published failure table: `python -m benchmarks.harness.failure_tables RUN...` makes it from runs.
+"""The published failure tables: `python -m benchmarks.harness.failure_tables [--once] RUN...` makes one from runs.
 
 It writes results/failures.json, a line for each cell over all its trials, and results/failures.md, the same for people.
+With `--once` they are called failures-once: every strategy under every fault takes hours with many trials of each.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from strategies.interface import load, names
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 JSON, MARKDOWN = "failures.json", "failures.md"
+ONCE_JSON, ONCE_MARKDOWN = "failures-once.json", "failures-once.md"
 FORMAT = 1
 """Rises when older code would misread the file."""
 
@@ -158,7 +160,7 @@ def table(folders: Sequence[Path]) -> tuple[FailureTable, list[str]]:
     return FailureTable({**shared, "runs": runs}, _claims(cells), cells), damage
 
 
-def write(folders: Sequence[Path], results: Path = RESULTS) -> list[str]:
+def write(folders: Sequence[Path], results: Path = RESULTS, *, once: bool = False) -> list[str]:
     """Write both files; returns what had to be left out.
 
     Raises:
@@ -166,15 +168,25 @@ def write(folders: Sequence[Path], results: Path = RESULTS) -> list[str]:
     """
     made, damage = table(folders)
     try:
-        write_atomically(results / JSON, made.as_json().encode())
-        write_atomically(results / MARKDOWN, made.markdown().encode())
+        write_atomically(results / (ONCE_JSON if once else JSON), made.as_json().encode())
+        write_atomically(results / (ONCE_MARKDOWN if once else MARKDOWN), made.markdown().encode())
     except OSError as error:
         raise RunError(f"the failure table cannot be written into {results}: {error.strerror}") from error
     return damage
 
 
+def published(results: Path = RESULTS) -> list[FailureTable]:
+    """All that there are.
+
+    Raises:
+        RunError: one cannot be read.
+    """
+    found = (read(results / name) for name in (JSON, ONCE_JSON))
+    return [each for each in found if each is not None]
+
+
 def read(path: Path = RESULTS / JSON) -> FailureTable | None:
-    """The published table; None if there is none yet.
+    """The table of this file; None if there is none yet.
 
     Raises:
         RunError: it cannot be read.
@@ -229,14 +241,15 @@ def _claims(cells: Sequence[FaultFigures]) -> dict[str, dict[str, Any]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the table of these runs; returns the exit code."""
+    once = "--once" in arguments
     try:
-        damage = write([Path(argument) for argument in arguments])
+        damage = write([Path(argument) for argument in arguments if argument != "--once"], once=once)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for each in damage:
         print(f"warning: {each}", file=sys.stderr)
-    print(f"Written: {RESULTS / JSON} and {RESULTS / MARKDOWN}; then run: make readme")
+    print(f"Written: {RESULTS / (ONCE_JSON if once else JSON)} and the same as .md; then run: make readme")
     return 0
 
 

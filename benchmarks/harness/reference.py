@@ -7,12 +7,14 @@ docs and plots from them. Give it a clean, committed tree, so that the commit in
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
 from benchmarks.harness import failure_tables, readme, workloads
+from benchmarks.harness.plan import QUICK_FAULTS
 from benchmarks.harness.records import RunError
 from strategies.interface import Fault
 
@@ -21,6 +23,7 @@ VARIABLE = "DASK_STATE_BENCH_RUN"
 
 RUNS = failure_tables.RESULTS / "runs"
 FAILURES = failure_tables.RESULTS / failure_tables.JSON
+FAILURES_ONCE = failure_tables.RESULTS / failure_tables.ONCE_JSON
 ASV = failure_tables.RESULTS / "asv"
 PYTEST_BENCHMARK = failure_tables.RESULTS / "pytest-benchmark" / "latest.json"
 
@@ -57,6 +60,11 @@ def chosen_failures(own: Path | str | None = None) -> Path:
     return _own(own) or FAILURES
 
 
+def chosen_failures_once(own: Path | str | None = None) -> Path:
+    """The same, else the published table of every strategy and fault, once."""
+    return _own(own) or FAILURES_ONCE
+
+
 def _own(own: Path | str | None) -> Path | None:
     """Notebooks are executed in their own folder: a path may be from the repository's root."""
     named = own or os.environ.get(VARIABLE)
@@ -90,6 +98,7 @@ _RATES = (
     "--strategy pekko:one_node --strategy zookeeper:synced --strategy ray_pool:plain"
 )
 _MATRIX = "run --quick --clients 4 --seed 1 --repeats 3 --seconds 0.6 --retry op_id"
+_FAULTS = "run --quick --seed 1 --repeats 1 --retry op_id"
 
 
 def record() -> list[Path]:
@@ -97,6 +106,7 @@ def record() -> list[Path]:
 
     Raises:
         subprocess.CalledProcessError: a command failed; what it said is above.
+        RunError: the failure table cannot be made.
     """
     for name in _BESIDE:
         path = failure_tables.RESULTS / f"{name}.json"
@@ -104,9 +114,12 @@ def record() -> list[Path]:
         with fresh.open("wb") as file:
             _run(name, "--json", stdout=file)
         fresh.rename(path)
-    everything = [word for name in workloads.names() for word in ("--workload", name)]
-    everything += [word for fault in Fault for word in ("--fault", fault)]
-    made = [_recorded(*words) for words in (_CALLERS.split(), _RATES.split(), (*_MATRIX.split(), *everything))]
+    matrix = [*_MATRIX.split(), *(word for name in workloads.names() for word in ("--workload", name))]
+    matrix += [word for fault in QUICK_FAULTS for word in ("--fault", fault)]
+    faults = [*_FAULTS.split(), *(word for fault in Fault for word in ("--fault", fault))]
+    made = [_recorded(*words) for words in (_CALLERS.split(), _RATES.split(), matrix, faults)]
+    failure_tables.write([made[3]], failure_tables.RESULTS, once=True)
+    shutil.rmtree(made[3])  # the table has all of it
     return [made[2], made[1]]
 
 

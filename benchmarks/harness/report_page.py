@@ -99,8 +99,8 @@ def _own(companions: Companions, trials: Sequence[Trial]) -> list[Complexity]:
 def _from(about: Mapping[str, Any], companions: Companions) -> list[str]:
     """Where figures come from that are not this run's."""
     found: dict[str, Mapping[str, Any]] = {}
-    if companions.failures is not None:
-        found["failures"] = companions.failures.about
+    for number, table in enumerate(companions.failures):
+        found["failures" if not number else "failures, once"] = table.about
     if companions.complexity is not None:
         found["complexity and deployment"] = companions.complexity.about
     if companions.scoreboard is not None:

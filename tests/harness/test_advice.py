@@ -357,7 +357,7 @@ def test_trials_that_the_published_table_holds_count_once(tmp_path: Path, monkey
     folder = run_folder(tmp_path, trial(), survivor())
     about = {"runs": [{"run": folder.name}]}
     table = failure_tables.FailureTable(about, {}, [cell(variant="default", trials=1, trials_survived=1)])
-    monkeypatch.setattr(failure_tables, "read", lambda: table)
+    monkeypatch.setattr(failure_tables, "published", lambda: [table])
     assert sum(each.trials for each in of(folder, "vault:default").cells) == 1
 
 

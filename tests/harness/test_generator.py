@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import fields, replace
-from typing import Any, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import cloudpickle
 import numpy as np
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness import history as history_module
-from benchmarks.harness.generator import Client, Part, Share, generate, timed_in_turn
+from benchmarks.harness.generator import Client, Part, Share, generate, generate_by_copy, timed_in_turn
 from benchmarks.harness.history import (
     BALANCE,
     DEPOSIT,
@@ -191,9 +191,21 @@ def test_every_function_is_called_as_itself() -> None:
         assert [tuple(call[:4]) for call in book.calls] == expected
 
 
-def test_a_pickled_handle_is_unpickled() -> None:
-    found = recorded(generate(cloudpickle.dumps(NoOp()), share(deposits(0), capacity=5)))
+class Closes(NoOp):
+    """Says when it is closed."""
+
+    closed: ClassVar[list[Self]] = []
+
+    def close(self) -> None:
+        self.closed.append(self)
+
+
+@pytest.mark.parametrize("send", [cloudpickle.dumps, lambda handle: handle])
+def test_a_handle_that_came_in_a_message_is_closed(send: Callable[[Closes], Any]) -> None:
+    Closes.closed.clear()
+    found = recorded(generate_by_copy(send(Closes()), share(deposits(0), capacity=5)))
     assert found.fate.tolist() == [OK] * 5
+    assert len(Closes.closed) == 1
 
 
 @pytest.mark.parametrize("form", [{}, {"batch": 64}, {"window": 3}])

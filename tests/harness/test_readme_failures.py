@@ -22,12 +22,12 @@ def test_the_table_of_faults_is_that_of_the_code() -> None:
 
 def test_a_stale_table_of_faults_is_noticed() -> None:
     text = readme.FAILURES.read_text().replace("| `worker_kill` |", "| `worker_tickle` |")
-    assert readme.generated_failures(text, readme.source_of(text)) != text
+    assert readme.generated_failures(text) != text
 
 
 def test_a_page_without_the_comments_is_an_error() -> None:
     with pytest.raises(RunError, match="faults"):
-        readme.generated_failures("# nothing", readme.source_of(readme.README.read_text()))
+        readme.generated_failures("# nothing")
 
 
 def test_the_digest_tells_where_it_comes_from(tmp_path: Path) -> None:
