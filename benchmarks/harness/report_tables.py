@@ -250,10 +250,12 @@ def findings(about: Mapping[str, Any]) -> list[Section]:
 def _interval(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None or estimate["value"] is None:
         return "none in sight"
-    text = f"{estimate['value']:,.4g}"
-    if estimate["low"] is not None and estimate["high"] is not None:
-        text += f" ({estimate['low']:,.4g}–{estimate['high']:,.4g})"
-    return text
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    return _digits(value) if low is None or high is None else f"{_digits(value)} ({_digits(low)}–{_digits(high)})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
 
 
 def speed_cells(trials: Sequence[Trial]) -> dict[tuple[str, str, str, str], list[Trial]]:

@@ -165,6 +165,8 @@ def test_scaling_is_told_by_the_whole_interval() -> None:
     assert found[Column.EXTERNAL].verdict is Verdict.CONFIRMED
     assert found[Column.EXTERNAL].figures[0].startswith("8 callers over 1: 4")
     assert entries("Scalability", swept(EXTERNAL, 1.0))[Column.EXTERNAL].verdict is Verdict.REFUTED
+    more_calls = entries("Scalability", swept(LOCAL, 2.0))[Column.LOCAL]
+    assert (more_calls.verdict, more_calls.on[:13]) == (Verdict.DEPENDS, "on what grows")
 
 
 def test_the_scoreboard_tells_of_several_owners() -> None:
