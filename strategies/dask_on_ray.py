@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Self
 
-from strategies.interface import Caller, Capabilities, Consistency, Context, Retries, Transfers
+from strategies.interface import CALLER_FAULTS, Caller, Capabilities, Consistency, Context, Retries, Transfers
 from strategies.support.actor_accounts import ShardedAccounts
 from strategies.support.fates import NotSent
 from strategies.support.ray_bank import NEEDS, PLAIN, SURVIVES, Gone, HostRef, RayBank, parts, reply_of
@@ -33,7 +33,7 @@ class DaskOnRay(ShardedAccounts):
     """A handle on the pool's shards."""
 
     capabilities = Capabilities(
-        survives=SURVIVES,
+        survives=SURVIVES - CALLER_FAULTS,
         consistency=Consistency.PER_ACCOUNT,
         transfers=Transfers.ANY,
         retries=Retries.SAFE_WITH_OP_ID,

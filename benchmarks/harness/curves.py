@@ -29,25 +29,23 @@ def latency_over_throughput(trials: Sequence[Trial], title: str) -> str:
     with drawing.drawn(9, 4.5) as (figure, axes):
         for place, (row, of_row) in enumerate(_by_row([trial for trial in trials if _is_open(trial)]).items()):
             colour, marker = f"C{place % 10}", MARKERS[place % len(MARKERS)]
+            found = knee(of_row)
             for figure_name, style in (("latency_us_p50", ":"), ("latency_us_p99", "-")):
                 points = _points(of_row, figure_name)
                 if not points:
                     continue
                 label = f"{row}, {figure_name[-3:]}"
-                axes.plot([x for x, _, _ in points], [y for _, y, _ in points], style, color=colour, lw=1, label=label)
+                shown = f"{label}, knee {found[0]:,.0f}/s" if found is not None and style == "-" else label
+                axes.plot([x for x, _, _ in points], [y for _, y, _ in points], style, color=colour, lw=1, label=shown)
                 for x, y, trusted in points:
                     axes.plot([x], [y], marker, ms=4, color=colour, mfc=colour if trusted else "white")
                 words.append(f"{label}: {', '.join(f'{y:.3g} ms at {x:,.0f}/s' for x, y, _ in points)}")
-            found = knee(of_row)
             if found is not None:
                 rate, ms = found
                 axes.plot([rate], [ms], "o", ms=13, mfc="none", mec=colour, mew=1.4)
-                axes.annotate(
-                    f"knee, {rate:,.0f}/s", (rate, ms), (0, 11), textcoords="offset points", ha="center", fontsize=7.5
-                )
                 words.append(f"{row}: knee at {rate:,.0f}/s, p99 {ms:.3g} ms")
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("calls/s achieved (log scale)")
+        axes.set_xlabel("calls/s achieved (log scale); circled: the knee")
         axes.set_ylabel("response time, ms (log scale)")
         axes.set_xscale("log")
         axes.set_yscale("log")

@@ -95,8 +95,9 @@ class FailureTable:
         machine, runs = self.about["machine"], self.about["runs"]
         versions = ", ".join(f"{package} {version}" for package, version in self.about["versions"].items())
         most = max((cell.trials + cell.trials_failed for cell in self.cells), default=0)
+        of = "One seeded trial" if most == 1 else f"Medians (95 % bootstrap interval) of up to {most} seeded trials"
         lines = [
-            f"Medians (95 % bootstrap interval) of up to {most} seeded trials of each cell, {len(self.cells):,} cells. "
+            f"{of} of each cell, {len(self.cells):,} cells. "
             f"Measured on {machine['cores_usable']} cores of {machine['cpu']}, {machine['system']}; {versions}; "
             f"method {self.about['method']}.",
             "",
