@@ -1,7 +1,8 @@
 """What the contract suite is run on: every strategy, in every variant, and from every place it claims calls from.
 
 Variants are settings, and what calls from tasks add to them is the way there: unless told, tasks call the first variant
-of each strategy. So do all callers in tests marked `alike`, of arguments that are refused before any backend sees them.
+of each strategy. So do all callers in tests marked `alike`: of arguments that are refused before any backend sees them,
+and of deadlines, which one link keeps for all variants.
 All of it, `--everywhere`, takes half as long again.
 """
 

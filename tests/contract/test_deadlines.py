@@ -42,6 +42,7 @@ class Timed(NamedTuple):
     seconds: float
 
 
+@pytest.mark.alike
 def test_a_hung_backend(row: Row, breakable: Environment, bank: str) -> None:
     """The processes that hold the state are stopped (SIGSTOP): connections stay up, answers do not come."""
     skip_if_missing(row.claims, breakable)

@@ -22,7 +22,7 @@ from benchmarks.harness.records import Trial
 from strategies.interface import CALLER_FAULTS, CLUSTER_FAULTS, Caller, Fault, Transfers, load, names
 from tests.harness.own import fault_cell
 
-SHORT = Settings(fault=Schedule(after_s=0.3, tail_s=0.8))
+SHORT = Settings(fault=Schedule(after_s=0.3, tail_s=0.6))
 LUCK = 3
 """Trials: nothing may have been there to lose when the fault struck; a busy machine may have served nobody in time."""
 
