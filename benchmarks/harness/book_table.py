@@ -228,7 +228,7 @@ def _from_to(words: str, found: Mapping[str, Estimate], write: Callable[[float],
 
 
 def _times(value: float) -> str:
-    return f"{value:.3g}×"
+    return f"{value:,.0f}×" if value >= 1_000 else f"{value:.3g}×"
 
 
 # -- scalability -----------------------------------------------------------------------------------

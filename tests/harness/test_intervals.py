@@ -180,3 +180,11 @@ def test_the_interval_of_a_median_is_that_of_scipys_bootstrap(trials: int) -> No
     assert found.high >= expected.high
     if trials < 6:
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_sample_that_does_not_scatter_beside_one_that_does() -> None:
+    found = ratio_unpaired([1.0, 1.1, 1.2], [2.0, 2.0, 2.0])
+    assert found.value == pytest.approx(0.55)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.55 < found.high
