@@ -25,7 +25,11 @@ _PLACES = {Caller.DRIVER: "the driver", Caller.TASK: "a task"}
 def three_sentences(trials: Sequence[Trial]) -> list[str]:
     """At most three: one of a column is left out where nothing of it was measured."""
     by_column = {column: [trial for trial in trials if _column(trial) is column] for column in Column}
-    found = (_local(by_column[Column.LOCAL]), _actors(by_column[Column.ACTORS]), _outside(by_column[Column.EXTERNAL]))
+    found = (
+        _inside(by_column[Column.LOCAL], "state in the driver", Fault.DRIVER_KILL, "driver"),
+        _inside(by_column[Column.ACTORS], "a Dask actor", Fault.WORKER_KILL, "worker"),
+        _outside(by_column[Column.EXTERNAL]),
+    )
     return [sentence for sentence in found if sentence]
 
 
@@ -33,22 +37,14 @@ def _column(trial: Trial) -> Column | None:
     return column_of_row(trial.strategy, trial.variant)
 
 
-def _local(trials: Sequence[Trial]) -> str:
+def _inside(trials: Sequence[Trial], call: str, fault: Fault, killed: str) -> str:
+    """How long such a call takes, and what was lost with the process that held the state."""
     places = _places(trials)
     if not places:
         return ""
-    lost = _lost(trials, Fault.DRIVER_KILL)
-    words = f"; with a killed driver, {lost} acknowledged deposits were gone" if lost else ""
-    return f"A call of state in the driver takes {' and '.join(places)}{words}."
-
-
-def _actors(trials: Sequence[Trial]) -> str:
-    places = _places(trials)
-    if not places:
-        return ""
-    lost = _lost(trials, Fault.WORKER_KILL)
-    words = f"; with a killed worker, {lost} acknowledged deposits were gone" if lost else ""
-    return f"A call of a Dask actor takes {' and '.join(places)}{words}."
+    lost = _lost(trials, fault)
+    words = f"; with a killed {killed}, {lost} acknowledged deposits were gone" if lost else ""
+    return f"A call of {call} takes {' and '.join(places)}{words}."
 
 
 def _outside(trials: Sequence[Trial]) -> str:
